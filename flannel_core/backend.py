@@ -1,0 +1,117 @@
+"""What the author of a backend subclasses: pure functions from values to the objects that should exist."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterable
+from typing import Any, ClassVar, Generic, TypeVar
+
+import msgspec
+
+from .host import Host
+from .lease import Lease
+from .netconf import NetworkConfig
+from .objects import Object
+from .target import Target
+
+
+class Anything(Collection[str]):
+    """A collection that contains every string: ``accepts`` of a backend that forwards to peers of any type."""
+
+    def __contains__(self, item: object) -> bool:
+        return isinstance(item, str)
+
+    def __iter__(self) -> Any:
+        return iter(())
+
+    def __len__(self) -> int:
+        return 0
+
+
+ANY = Anything()
+
+OptionsT = TypeVar("OptionsT", bound=msgspec.Struct)
+DataT = TypeVar("DataT")
+
+
+class NoOptions(msgspec.Struct, frozen=True):
+    """A backend without keys of its own."""
+
+
+class Unreachable(Exception):
+    """Raised by ``peer``: this peer cannot be served, ``str(error)`` says why and what would help. The peer is named
+    in the status, every other goes on, and it is asked again when the host or the lease changes."""
+
+
+class Announcement(msgspec.Struct, frozen=True):
+    """What this host tells its peers, and the MTU that goes into subnet.env (bytes, inside the tunnel).
+
+    ``ipv4_data`` and ``ipv6_data`` are instances of the backend's ``Data``, or None where it has none.
+    """
+
+    mtu: int
+    ipv4_data: Any = None
+    ipv6_data: Any = None
+
+
+class Node(msgspec.Struct, frozen=True):
+    """This host as the planning functions see it. ``lease`` is our own (data decoded), None before it is acquired."""
+
+    config: NetworkConfig
+    host: Host
+    announcement: Announcement
+    lease: Lease | None = None
+
+
+class Backend(ABC, Generic[OptionsT, DataT]):
+    """How packets move. Constructed with its decoded options; holds nothing else.
+
+    The agent calls ``prepare``, applies ``local`` with no lease yet (the devices), calls ``prepare`` again with the
+    host as it then is (so what is announced is what the kernel really has), acquires the lease, applies ``local``
+    once more and ``peer`` for each admitted lease. ``local`` and ``peer`` are called again whenever one of their
+    arguments changes and must return the same objects for the same arguments.
+    """
+
+    Options: ClassVar[type[msgspec.Struct]] = NoOptions
+    """The keys of ``Backend`` in net-conf.json. Field names are the JSON keys, matched without regard to case;
+    types, defaults, ``msgspec.Meta(ge=..., le=..., description=...)`` are what errors and the docs are made of."""
+    Data: ClassVar[Any] = None
+    """The msgspec type of BackendData in a lease, or None: no data. A peer whose data does not fit is refused."""
+    published_type: ClassVar[str] = ""
+    """BackendType in the lease; "" leaves it out, as Go's udp, alloc, aws-vpc and gce do."""
+    accepts: ClassVar[Collection[str]] = frozenset()
+    """The BackendTypes of peers that this backend can forward to. :data:`ANY`: all."""
+    kernel_modules: ClassVar[tuple[str, ...]] = ()
+    """What the kernel must have, for the message when a device cannot be made."""
+
+    def __init__(self, options: OptionsT) -> None:
+        self.options = options
+
+    @abstractmethod
+    async def prepare(self, host: Host, previous: Lease | None, *, dry_run: bool) -> Announcement:
+        """What to announce. The one method with effects: it may read or make a key. ``previous`` is the lease that
+        this host held before, data decoded where it fits. Raises FlannelError for what cannot work on this host."""
+
+    @abstractmethod
+    def local(self, node: Node) -> Iterable[Object]:
+        """What this host needs whoever the peers are. With ``node.lease`` None: only what needs no subnet."""
+
+    @abstractmethod
+    def peer(self, node: Node, lease: Lease) -> Iterable[Object]:
+        """What makes one peer reachable. ``lease`` was admitted: its data is of type ``Data``. Raises Unreachable."""
+
+    def identities(self, lease: Lease) -> Iterable[object]:
+        """What only one peer may claim besides its subnets: MACs, public keys. ``lease`` data is decoded."""
+        return ()
+
+    def refusal(self, lease: Lease) -> str | None:
+        """Why this peer's data cannot be trusted (a multicast MAC, a zero key), or None. Asked by admission."""
+        return None
+
+    def device_names(self) -> Iterable[str]:
+        """The devices that ``local`` makes. Recorded as ours before the first is made."""
+        return ()
+
+    def targets(self) -> Iterable[Target]:
+        """Where the objects live that are not the kernel's."""
+        return ()

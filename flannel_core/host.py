@@ -1,0 +1,47 @@
+"""This host as values: the external interface, its addresses and MTU, the devices there are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from .lease import IPAddress, IPNetwork
+from .objects import Link
+
+
+class Host(msgspec.Struct, frozen=True):
+    """What the backends may know of this host.
+
+    ``interface`` is the external interface's name, ``mtu`` its MTU in bytes, ``mac`` its address. ``ipv4`` and ``ipv6``
+    are its own addresses (None: it has none, or the family is off), ``public_ipv4`` and ``public_ipv6`` what peers
+    reach this host at (--public-ip, else the same). ``connected`` are the networks on-link at any device, with the
+    device. ``links`` are all devices by name. ``reason`` says why this interface was chosen, ``others`` which others
+    there were.
+    """
+
+    interface: str
+    index: int
+    mtu: int
+    mac: str
+    ipv4: IPAddress | None = None
+    ipv6: IPAddress | None = None
+    public_ipv4: IPAddress | None = None
+    public_ipv6: IPAddress | None = None
+    connected: tuple[tuple[IPNetwork, str], ...] = ()
+    links: Mapping[str, Link] = {}
+    addresses: tuple[IPAddress, ...] = ()
+    reason: str = ""
+    others: tuple[str, ...] = ()
+
+    def on_link(self, address: IPAddress) -> str | None:
+        """The device through which ``address`` is reached without a gateway, by longest prefix; None: there is none."""
+        best: tuple[int, str] | None = None
+        for network, device in self.connected:
+            if (
+                network.version == address.version
+                and address in network
+                and (best is None or network.prefixlen > best[0])
+            ):
+                best = (network.prefixlen, device)
+        return best[1] if best else None

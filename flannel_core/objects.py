@@ -1,0 +1,263 @@
+"""What should exist: frozen values with an identity. Backends return them, the reconciler makes them so.
+
+Addresses and prefixes are text in the kernel's canonical form (``10.5.3.0/24``, ``fc00::1``), devices are named and
+never numbered: what does not exist yet can still be wanted. Two objects with one identity are the same thing in two
+states; ``satisfied_by`` tells whether the state found is the state wanted.
+
+A kind that lives elsewhere than in the kernel is a subclass of :class:`Object` in the plugin that wants it, together
+with the :class:`flannel_core.target.Target` that reads and writes it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import msgspec
+
+Identity = tuple[object, ...]
+
+FLANNEL_PROTOCOL = 76
+"""rtm_protocol of the routes this agent writes. Free in the kernel's rtnetlink.h and in iproute2's rt_protos (Go
+flannel writes RTPROT_BOOT, 3)."""
+BOOT_PROTOCOL = 3
+"""RTPROT_BOOT of linux/rtnetlink.h: what Go flannel and an operator's ``ip route add`` write."""
+MAIN_TABLE = 254
+"""RT_TABLE_MAIN of linux/rtnetlink.h."""
+
+
+class Object(msgspec.Struct, frozen=True, gc=False):
+    """Something that should exist. Subclasses set ``kind`` and ``identity``; equality covers every field."""
+
+    kind: ClassVar[str] = ""
+
+    @property
+    def identity(self) -> Identity:
+        """What makes it this object and no other. The first item is ``kind``, which keeps kinds apart."""
+        raise NotImplementedError
+
+    @property
+    def on_device(self) -> str | None:
+        """The device that takes this object along when it disappears, or None."""
+        return None
+
+    def satisfied_by(self, actual: Object) -> bool:
+        """True if ``actual``, of the same identity, needs no change."""
+        return self == actual
+
+    def describe(self) -> str:
+        """One line for a person, in the words of ``ip`` where there are any."""
+        return repr(self)
+
+
+class Vxlan(msgspec.Struct, frozen=True, gc=False):
+    """IFLA_VXLAN_* of a link. ``port`` 0: the kernel's own (8472). Everything but vni, port, gbp and the family of
+    ``local`` can be changed in place (measured on 6.18)."""
+
+    kind: ClassVar[str] = "vxlan"
+
+    vni: int
+    underlay: str
+    local: str
+    port: int = 0
+    learning: bool = False
+    gbp: bool = False
+
+
+class OtherLink(msgspec.Struct, frozen=True, gc=False):
+    """A link of a kind that no backend of the core's makes: only ever read. ``kind_name`` is IFLA_INFO_KIND or ""."""
+
+    kind: ClassVar[str] = ""
+
+    kind_name: str = ""
+
+
+LinkInfo = Vxlan | OtherLink
+
+
+class Link(Object, frozen=True, gc=False):
+    """A network device of ours. ``mac`` None: any; ``txqueuelen`` None: any. Always wanted up."""
+
+    kind: ClassVar[str] = "link"
+
+    name: str
+    info: LinkInfo
+    mtu: int
+    mac: str | None = None
+    txqueuelen: int | None = None
+    up: bool = True
+
+    @property
+    def identity(self) -> Identity:
+        return ("link", self.name)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.name
+
+    def must_be_remade(self, actual: Link) -> bool:
+        """True if ``actual`` cannot be changed into this one in place, so that it has to be deleted first."""
+        want, have = self.info, actual.info
+        if not (isinstance(want, Vxlan) and isinstance(have, Vxlan)):
+            return True
+        return (
+            want.vni != have.vni
+            or (want.port != have.port and want.port != 0)
+            or want.gbp != have.gbp
+            or (":" in want.local) != (":" in have.local)
+        )
+
+    def satisfied_by(self, actual: Object) -> bool:
+        if not isinstance(actual, Link) or self.must_be_remade(actual):
+            return False
+        want, have = self.info, actual.info
+        assert isinstance(want, Vxlan)
+        assert isinstance(have, Vxlan)
+        return (
+            self.mtu == actual.mtu
+            and self.up == actual.up
+            and self.mac in (None, actual.mac)
+            and self.txqueuelen in (None, actual.txqueuelen)
+            and (want.underlay, want.local, want.learning) == (have.underlay, have.local, have.learning)
+        )
+
+    def describe(self) -> str:
+        info = self.info
+        extra = f" id {info.vni} local {info.local} dev {info.underlay}" if isinstance(info, Vxlan) else ""
+        return f"link {self.name} type {info.kind or 'unknown'}{extra} mtu {self.mtu}"
+
+
+class Sysctl(Object, frozen=True, gc=False):
+    """A value under /proc/sys (``name`` with slashes: ``net/ipv4/ip_forward``). ``optional``: may be missing or
+    read-only without that being a failure."""
+
+    kind: ClassVar[str] = "sysctl"
+
+    name: str
+    value: str
+    device: str | None = None
+    optional: bool = False
+
+    @property
+    def identity(self) -> Identity:
+        return ("sysctl", self.name)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.device
+
+    def satisfied_by(self, actual: Object) -> bool:
+        return isinstance(actual, Sysctl) and actual.value == self.value
+
+    def describe(self) -> str:
+        return f"sysctl {self.name.replace('/', '.')}={self.value}"
+
+
+class Address(Object, frozen=True, gc=False):
+    """An address of a device, with its prefix length: ``10.5.3.0/32``. IPv6 is added with IFA_F_NODAD."""
+
+    kind: ClassVar[str] = "address"
+
+    device: str
+    address: str
+
+    @property
+    def identity(self) -> Identity:
+        return ("address", self.device, self.address)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.device
+
+    def describe(self) -> str:
+        return f"address {self.address} dev {self.device}"
+
+
+class Neighbour(Object, frozen=True, gc=False):
+    """A permanent entry (NUD_PERMANENT) of the neighbour table: ``address`` on ``device`` answers at ``mac``."""
+
+    kind: ClassVar[str] = "neighbour"
+
+    device: str
+    address: str
+    mac: str
+    permanent: bool = True
+
+    @property
+    def identity(self) -> Identity:
+        return ("neighbour", self.device, self.address)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.device
+
+    def describe(self) -> str:
+        return f"neigh {self.address} dev {self.device} lladdr {self.mac} permanent"
+
+
+class FdbEntry(Object, frozen=True, gc=False):
+    """A permanent entry of a VXLAN device's own forwarding database (AF_BRIDGE, NTF_SELF): frames to ``mac`` leave
+    for the VTEP at ``remote``. ``others`` holds the further remotes the kernel has for that MAC; never wanted."""
+
+    kind: ClassVar[str] = "fdb"
+
+    device: str
+    mac: str
+    remote: str
+    permanent: bool = True
+    others: tuple[str, ...] = ()
+
+    @property
+    def identity(self) -> Identity:
+        return ("fdb", self.device, self.mac)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.device
+
+    def describe(self) -> str:
+        return f"fdb {self.mac} dev {self.device} dst {self.remote} self permanent"
+
+
+class Route(Object, frozen=True, gc=False):
+    """A route. ``device`` None only for the types that have none (``blackhole``, ``throw``, ``unreachable``).
+
+    ``metric`` None is the family's default (0 for IPv4, 1024 for IPv6), in a route that was read as well; never give
+    the default as a number. ``nexthops`` is how many next hops the kernel holds for it; never wanted other than 1.
+    """
+
+    kind: ClassVar[str] = "route"
+
+    destination: str
+    device: str | None
+    gateway: str | None = None
+    onlink: bool = False
+    source: str | None = None
+    scope: int = 0
+    type: str = "unicast"
+    table: int = MAIN_TABLE
+    metric: int | None = None
+    tos: int = 0
+    mtu: int | None = None
+    protocol: int = FLANNEL_PROTOCOL
+    nexthops: int = 1
+
+    @property
+    def identity(self) -> Identity:
+        return ("route", self.table, self.destination, self.tos, self.metric)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.device
+
+    def describe(self) -> str:
+        words = ["route"] if self.type == "unicast" else ["route", self.type]
+        words.append(self.destination)
+        if self.gateway:
+            words += ["via", self.gateway]
+        if self.device:
+            words += ["dev", self.device]
+        if self.metric is not None:
+            words += ["metric", str(self.metric)]
+        if self.onlink:
+            words.append("onlink")
+        return " ".join(words)

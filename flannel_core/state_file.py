@@ -1,0 +1,32 @@
+"""Files that survive a crash whole: written under a temporary name, fsynced, renamed."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+
+def write_atomically(path: Path, data: bytes, mode: int = 0o644, directory_mode: int = 0o755) -> None:
+    """Put ``data`` at ``path`` with exactly ``mode`` whatever the umask; the directory is made if it is missing.
+
+    A reader sees the old content or the new, never a part. Raises OSError (disk full, read-only) with the old file
+    untouched and the temporary one gone.
+    """
+    path.parent.mkdir(mode=directory_mode, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
+        with os.fdopen(descriptor, "wb") as file:
+            os.fchmod(file.fileno(), mode)
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    directory = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)

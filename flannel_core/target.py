@@ -1,0 +1,108 @@
+"""Where objects live: what the reconciler reads, watches and writes. The kernel is one; a cloud, a firewall or a
+forwarder process are others. The only place where effects happen."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from typing import Any, ClassVar
+
+import msgspec
+
+from .objects import Identity, Object
+
+
+class Actual(msgspec.Struct, frozen=True, gc=False):
+    """An object as it was found, with facts for the status (handshake age, bytes), which are never compared."""
+
+    object: Object
+    facts: Mapping[str, Any] | None = None
+
+
+class Put(msgspec.Struct, frozen=True, gc=False):
+    """Make ``object`` so. ``previous`` is what stands there and is ours (change or replace it), or None: create it
+    and overwrite nothing that is in the way."""
+
+    object: Object
+    previous: Object | None = None
+
+
+class Failure(msgspec.Struct, frozen=True, gc=False):
+    """A write that did not succeed: ``reason`` for a person, ``foreign`` if something not ours is in the way."""
+
+    object: Object
+    reason: str
+    foreign: bool = False
+
+
+class Scope(msgspec.Struct, frozen=True):
+    """What counts as ours, and how much of it to read.
+
+    ``devices``: names of devices that are ours (present ones and ones recorded by an earlier run). ``networks``: the
+    prefixes, as text, inside which a route with our protocol number is ours. ``external``: devices that are not ours
+    but carry objects of ours. ``records``: what other targets recorded (tables, cloud routes), by target name.
+    ``wanted``: the identities that are desired, for kinds whose ownership is by name (sysctls).
+    ``only``: None to read everything, else only what lies on these devices.
+    """
+
+    devices: frozenset[str] = frozenset()
+    networks: tuple[str, ...] = ()
+    external: frozenset[str] = frozenset()
+    records: Mapping[str, frozenset[str]] = {}
+    wanted: frozenset[Identity] = frozenset()
+    only: frozenset[str] | None = None
+
+
+class Changed(msgspec.Struct, frozen=True, gc=False):
+    """One object changed: ``object`` is what stands there now, None if nothing does. ``by`` names who did it as far
+    as is known (a netlink port), for the journal."""
+
+    identity: Identity
+    object: Object | None
+    by: str = ""
+
+
+class Unknown(msgspec.Struct, frozen=True, gc=False):
+    """Something changed that notifications do not tell in full: read ``devices`` again, or everything (None)."""
+
+    devices: frozenset[str] | None = None
+    reason: str = ""
+
+
+class Target(ABC):
+    """A place that holds objects.
+
+    One instance serves one agent. All calls are made from one event loop; a blocking implementation runs its work in
+    a thread.
+    """
+
+    name: ClassVar[str]
+    stages: ClassVar[Mapping[type[Object], int]]
+    """Kind -> stage. Puts run through the stages of all targets upwards, removals downwards. The kernel's: links 0,
+    sysctls 10, addresses 20, neighbours and FDB 30, routes 40. A plugin chooses numbers around them."""
+    poll_seconds: ClassVar[float | None] = None
+    """How often everything is read again, for a target that cannot notify. None: ``watch`` tells."""
+
+    async def open(self) -> None:
+        """Get what is needed to read, watch and write. Raises FlannelError with the cure."""
+
+    async def close(self) -> None:
+        """Give it back. What was written stays."""
+
+    @abstractmethod
+    async def read(self, scope: Scope) -> Iterable[Actual]:
+        """What exists and is ours, within ``scope``."""
+
+    def watch(self, scope: Scope) -> AsyncIterator[Changed | Unknown]:
+        """What changes from now on. Subscribed when the iterator is made, before the first ``read``."""
+        return _nothing()
+
+    @abstractmethod
+    async def write(self, puts: Sequence[Put], removes: Sequence[Object]) -> Sequence[Failure]:
+        """Write one stage's worth. One failing object never keeps another from being written. Removing what is
+        already gone is a success."""
+
+
+async def _nothing() -> AsyncIterator[Changed | Unknown]:
+    return
+    yield Unknown()

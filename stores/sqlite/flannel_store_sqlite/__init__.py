@@ -1,0 +1,17 @@
+"""The store ``sqlite`` of flannel. Imported when it is chosen; the class itself only when the hook is called."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from flannel_core.hookspecs import hookimpl
+
+if TYPE_CHECKING:
+    from .sqlite import SqliteStore
+
+
+@hookimpl
+def flannel_store() -> type[SqliteStore]:
+    from .sqlite import SqliteStore
+
+    return SqliteStore
