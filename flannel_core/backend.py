@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import msgspec
 
 from .host import Host
-from .lease import Lease
+from .lease import Family, Lease
 from .netconf import NetworkConfig
 from .objects import Object
 from .target import Target
@@ -38,9 +38,13 @@ class NoOptions(msgspec.Struct, frozen=True):
     """A backend without keys of its own."""
 
 
-class Unreachable(Exception):
-    """Raised by ``peer``: this peer cannot be served, ``str(error)`` says why and what would help. The peer is named
-    in the status, every other goes on, and it is asked again when the host or the lease changes."""
+class Unreachable(msgspec.Struct, frozen=True):
+    """Yielded by ``peer`` in place of objects: why this peer, or one family of it, cannot be served and what would help.
+
+    It is shown in the status; every other peer goes on, and ``peer`` is asked again when the host or the lease changes.
+    """
+
+    reason: str
 
 
 class Announcement(msgspec.Struct, frozen=True):
@@ -52,6 +56,9 @@ class Announcement(msgspec.Struct, frozen=True):
     mtu: int
     ipv4_data: Any = None
     ipv6_data: Any = None
+
+    def data(self, family: Family) -> Any:
+        return self.ipv4_data if family == 4 else self.ipv6_data
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -97,8 +104,8 @@ class Backend(ABC, Generic[OptionsT, DataT]):
         """What this host needs whoever the peers are. With ``node.lease`` None: only what needs no subnet."""
 
     @abstractmethod
-    def peer(self, node: Node, lease: Lease) -> Iterable[Object]:
-        """What makes one peer reachable. ``lease`` was admitted: its data is of type ``Data``. Raises Unreachable."""
+    def peer(self, node: Node, lease: Lease) -> Iterable[Object | Unreachable]:
+        """What makes one peer reachable. ``lease`` was admitted: its data is of type ``Data``."""
 
     def identities(self, lease: Lease) -> Iterable[object]:
         """What only one peer may claim besides its subnets: MACs, public keys. ``lease`` data is decoded."""
@@ -107,10 +114,6 @@ class Backend(ABC, Generic[OptionsT, DataT]):
     def refusal(self, lease: Lease) -> str | None:
         """Why this peer's data cannot be trusted (a multicast MAC, a zero key), or None. Asked by admission."""
         return None
-
-    def device_names(self) -> Iterable[str]:
-        """The devices that ``local`` makes. Recorded as ours before the first is made."""
-        return ()
 
     def targets(self) -> Iterable[Target]:
         """Where the objects live that are not the kernel's."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from .lease import IPAddress, IPNetwork
+from .lease import Family, IPAddress, IPNetwork
 from .objects import Link
 
 
@@ -33,6 +33,14 @@ class Host(msgspec.Struct, frozen=True):
     addresses: tuple[IPAddress, ...] = ()
     reason: str = ""
     others: tuple[str, ...] = ()
+
+    def ip(self, family: Family) -> IPAddress | None:
+        """The external interface's own address of one family."""
+        return self.ipv4 if family == 4 else self.ipv6
+
+    def public_ip(self, family: Family) -> IPAddress | None:
+        """The address of one family that peers reach this host at."""
+        return self.public_ipv4 if family == 4 else self.public_ipv6
 
     def on_link(self, address: IPAddress) -> str | None:
         """The device through which ``address`` is reached without a gateway, by longest prefix; None: there is none."""

@@ -125,6 +125,9 @@ class SubnetStore(ABC, Generic[OptionsT]):
     def __init__(self, options: OptionsT, context: StoreContext) -> None:
         self.options = options
         self.context = context
+        self.location = ""
+        """Where the store is (a path; endpoints and prefix), without secrets: named in the status, and what tells the
+        store that a remembered lease belongs to from another."""
         self.unavailable: str | None = None
         """Why the store does not answer just now; None while it does. Shown in the status."""
 
