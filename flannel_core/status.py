@@ -52,7 +52,7 @@ class StoreStatus(msgspec.Struct, frozen=True):
 
 
 class ConfigStatus(msgspec.Struct, frozen=True):
-    """net-conf.json as last seen. ``ok`` False: ``error`` says what is wrong or missing, the last valid one is in use."""
+    """net-conf.json as last seen. ``ok`` False: ``error`` says what is wrong or missing; the last valid one is used."""
 
     source: str
     ok: bool
