@@ -1,0 +1,95 @@
+# The README's two commands are `make lab` and `make test`. Both do everything from nothing: a Debian 12 with make, git
+# and python3-venv, root and the package registries are enough. `make help` lists the rest.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/installed
+
+HOSTS ?= 3
+LAB_ARGS ?=
+TEST_ARGS ?=
+
+# command:package, for what the lab and the tests call
+COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping
+PLUGINS := $(wildcard backends/* stores/*)
+PROJECTS := pyproject.toml $(wildcard $(PLUGINS:%=%/pyproject.toml))
+TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
+PACKAGES := $(notdir $(TREES))
+PINS := requirements/pins.txt
+
+# uv must not fetch an interpreter: the machine's own is the one that is tested.
+export UV_PYTHON_DOWNLOADS := never
+export UV_PYTHON := $(BIN)/python
+# An activated environment elsewhere must not become the one that is changed.
+unexport VIRTUAL_ENV
+
+.PHONY: help install commands compile lab test lint types faults soak bench dist pins clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
+
+install: commands $(STAMP) compile ## install everything into .venv, pinned and byte-compiled
+
+commands:
+	@missing=$$(for pair in $(COMMANDS); do command -v "$${pair%:*}" > /dev/null || echo "$${pair#*:}"; done | sort -u); \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then \
+		echo "missing Debian packages: $$(echo $$missing). As root: apt-get install $$(echo $$missing)" >&2; exit 1; \
+	fi; \
+	echo "apt-get install" $$missing; \
+	export DEBIAN_FRONTEND=noninteractive; \
+	apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $$missing > /dev/null
+
+$(STAMP): $(PROJECTS) $(PINS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "$(PYTHON) is missing or older than 3.11: make PYTHON=/path/to/python3.11" >&2; exit 1; }
+	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) uv
+	$(BIN)/uv pip install --quiet --compile-bytecode --constraint $(PINS) --build-constraint $(PINS) --group dev \
+		--editable '.[all]' $(PLUGINS:%=--editable ./%)
+	touch $@
+
+# Editable trees are compiled by nobody else, least of all where PYTHONDONTWRITEBYTECODE is set, and a start without
+# bytecode takes twice as long. Costs 0.1 s when nothing has changed.
+compile: $(STAMP)
+	@$(BIN)/python -m compileall -q $(TREES)
+
+lab: install ## three hosts on this machine that ping each other's containers (HOSTS=3, LAB_ARGS="--backend host-gw")
+	$(BIN)/flannelctl lab --hosts $(HOSTS) $(LAB_ARGS)
+
+test: install ## every test (TEST_ARGS="tests/house -k links")
+	$(BIN)/pytest $(TEST_ARGS)
+
+lint: install types ## ruff, mypy --strict, the import contract
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(STAMP) ## mypy --strict over the core and every distribution
+	$(BIN)/mypy $(PACKAGES:%=-p %)
+
+faults: install ## break one object after another under running pings; print how long each took to come back
+	$(BIN)/python benchmarks/faults.py
+
+soak: install ## kill -9 random agents of a lab, 50 times; each time the end state must be the same
+	$(BIN)/python benchmarks/soak.py
+
+bench: install ## start time, memory and programming time, beside Go flannel's
+	$(BIN)/python benchmarks/converge.py
+
+dist: $(STAMP) ## a wheel of every distribution, in dist/
+	$(BIN)/uv build --quiet --wheel --all-packages --out-dir dist
+
+pins: $(STAMP) ## resolve every dependency again and write the versions to requirements/pins.txt
+	$(BIN)/uv lock --quiet --upgrade
+	echo "# Every dependency's version, without hosts. Written by make pins." > $(PINS)
+	$(BIN)/uv export --all-packages --all-extras --all-groups --no-hashes --no-emit-workspace --no-header --no-annotate >> $(PINS)
+
+clean: ## remove what make made: .venv, dist, caches
+	rm -rf $(VENV) dist .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find $(TREES) tests -name __pycache__ -prune -exec rm -rf {} +
