@@ -5,7 +5,6 @@ Only the distributions' ``entry_points.txt`` are read for that, and only the mod
 
 from __future__ import annotations
 
-import difflib
 import importlib.metadata
 import inspect
 import logging
@@ -19,6 +18,7 @@ import pluggy
 from . import hookspecs
 from .backend import Backend
 from .errors import FlannelError
+from .printable import printable
 from .store import SubnetStore
 
 Kind: TypeAlias = Literal["backend", "store"]
@@ -29,8 +29,6 @@ CORE = "flannel-core"
 _GROUPS: dict[Kind, str] = {"backend": hookspecs.BACKENDS, "store": hookspecs.STORES}
 _HOOKS: dict[Kind, str] = {"backend": "flannel_backend", "store": "flannel_store"}
 _BASES: dict[Kind, type[Any]] = {"backend": Backend, "store": SubnetStore}
-_SHOWN = 60
-"""A name may come from a store: no more of it than this many characters is shown, escaped."""
 
 
 class PluginMissing(FlannelError):
@@ -124,7 +122,7 @@ def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
     metadata = entry.dist.metadata if entry.dist is not None else None
     if metadata is None:
         return "unknown", "unknown"
-    name, version = (metadata[key] if key in metadata else "unknown" for key in ("Name", "Version"))
+    name, version = ((metadata.get_all(key) or ["unknown"])[0] for key in ("Name", "Version"))
     return re.sub(r"[-_.]+", "-", name).lower(), version
 
 
@@ -175,7 +173,9 @@ def _class_of(kind: Kind, name: str, entries: list[importlib.metadata.EntryPoint
         )
     base = _BASES[kind]
     if not (isinstance(found, type) and issubclass(found, base)):
-        raise broken(f"{_HOOKS[kind]}() returned {_cut(repr(found))}, which is no subclass of {base.__name__}")
+        raise broken(
+            f"{_HOOKS[kind]}() returned {printable(repr(found), 200)}, which is no subclass of {base.__name__}"
+        )
     if inspect.isabstract(found):
         lacking = ", ".join(sorted(getattr(found, "__abstractmethods__", ())))
         raise broken(f"its class {found.__name__} lacks {lacking}")
@@ -183,6 +183,8 @@ def _class_of(kind: Kind, name: str, entries: list[importlib.metadata.EntryPoint
 
 
 def _missing(kind: Kind, name: str) -> PluginMissing:
+    import difflib  # only this message needs it
+
     installed, extras = names(kind), _extras(kind)
     near = difflib.get_close_matches(name, [*installed, *extras], n=1)
     parts = [f"the {kind} {_shown(name)} is not installed"]
@@ -205,14 +207,10 @@ def _extras(kind: Kind) -> list[str]:
 
 
 def _shown(name: str) -> str:
-    return repr(name[:_SHOWN])
+    """A name may come from a store."""
+    return f"'{printable(name, 60)}'"
 
 
 def _said(error: BaseException) -> str:
-    return _cut(f"{type(error).__name__}: {error}")
-
-
-def _cut(text: str) -> str:
-    """On one line and of bearable length: what went wrong in someone else's code."""
-    line = " ".join(text.split())
-    return line if len(line) <= 300 else f"{line[:297]}..."
+    """What went wrong in someone else's code, on one line of bearable length."""
+    return printable(" ".join(f"{type(error).__name__}: {error}".split()), 300)
