@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Iterable
+from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 import msgspec
@@ -39,7 +40,7 @@ class NoOptions(msgspec.Struct, frozen=True):
 
 
 class Unreachable(msgspec.Struct, frozen=True):
-    """Yielded by ``peer`` in place of objects: why this peer, or one family of it, cannot be served and what would help.
+    """Yielded by ``peer`` in place of objects: why this peer, or one family of it, cannot be served, and the cure.
 
     It is shown in the status; every other peer goes on, and ``peer`` is asked again when the host or the lease changes.
     """
@@ -50,12 +51,14 @@ class Unreachable(msgspec.Struct, frozen=True):
 class Announcement(msgspec.Struct, frozen=True):
     """What this host tells its peers, and the MTU that goes into subnet.env (bytes, inside the tunnel).
 
-    ``ipv4_data`` and ``ipv6_data`` are instances of the backend's ``Data``, or None where it has none.
+    ``ipv4_data`` and ``ipv6_data`` are instances of the backend's ``Data``, or None where it has none. ``private`` is
+    what only this host needs of what ``prepare`` found (a key, an instance id): never published, never shown.
     """
 
     mtu: int
     ipv4_data: Any = None
     ipv6_data: Any = None
+    private: Any = None
 
     def data(self, family: Family) -> Any:
         return self.ipv4_data if family == 4 else self.ipv6_data
@@ -91,13 +94,17 @@ class Backend(ABC, Generic[OptionsT, DataT]):
     kernel_modules: ClassVar[tuple[str, ...]] = ()
     """What the kernel must have, for the message when a device cannot be made."""
 
-    def __init__(self, options: OptionsT) -> None:
+    def __init__(self, options: OptionsT, state_directory: Path = Path("/run/flannel")) -> None:
+        """``state_directory`` is the agent's only one: a key or a socket of the backend's own belongs there."""
         self.options = options
+        self.state_directory = state_directory
 
     @abstractmethod
     async def prepare(self, host: Host, previous: Lease | None, *, dry_run: bool) -> Announcement:
         """What to announce. The one method with effects: it may read or make a key. ``previous`` is the lease that
-        this host held before, data decoded where it fits. Raises FlannelError for what cannot work on this host."""
+        this host held before, data decoded where it fits. Called any number of times, and answers the same while the
+        host is the same. FlannelError: this cannot work on this host; shown in the status and tried again, since
+        another configuration may cure it."""
 
     @abstractmethod
     def local(self, node: Node) -> Iterable[Object]:

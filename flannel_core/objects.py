@@ -49,7 +49,24 @@ class Object(msgspec.Struct, frozen=True, gc=False):
         return repr(self)
 
 
-class Vxlan(msgspec.Struct, frozen=True, gc=False):
+class LinkInfo(msgspec.Struct, frozen=True, gc=False):
+    """What a link of one kind has beside the common attributes (IFLA_INFO_DATA)."""
+
+    kind: ClassVar[str] = ""
+
+    def must_be_remade(self, actual: LinkInfo) -> bool:
+        """True if a link with ``actual`` cannot be changed into one with this in place."""
+        return self != actual
+
+    def satisfied_by(self, actual: LinkInfo) -> bool:
+        """True if ``actual``, which need not be remade, needs no change either."""
+        return self == actual
+
+    def describe(self) -> str:
+        return f"type {self.kind or 'unknown'}"
+
+
+class Vxlan(LinkInfo, frozen=True, gc=False):
     """IFLA_VXLAN_* of a link. ``port`` 0: the kernel's own (8472). Everything but vni, port, gbp and the family of
     ``local`` can be changed in place (measured on 6.18)."""
 
@@ -62,16 +79,30 @@ class Vxlan(msgspec.Struct, frozen=True, gc=False):
     learning: bool = False
     gbp: bool = False
 
+    def must_be_remade(self, actual: LinkInfo) -> bool:
+        return (
+            not isinstance(actual, Vxlan)
+            or self.vni != actual.vni
+            or self.port not in (0, actual.port)
+            or self.gbp != actual.gbp
+            or (":" in self.local) != (":" in actual.local)
+        )
 
-class OtherLink(msgspec.Struct, frozen=True, gc=False):
-    """A link of a kind that no backend of the core's makes: only ever read. ``kind_name`` is IFLA_INFO_KIND or ""."""
+    def satisfied_by(self, actual: LinkInfo) -> bool:
+        return isinstance(actual, Vxlan) and (self.underlay, self.local, self.learning) == (
+            actual.underlay,
+            actual.local,
+            actual.learning,
+        )
 
-    kind: ClassVar[str] = ""
+    def describe(self) -> str:
+        return f"type vxlan id {self.vni} local {self.local} dev {self.underlay}"
+
+
+class OtherLink(LinkInfo, frozen=True, gc=False):
+    """A link of a kind that nobody here makes: only ever read. ``kind_name`` is IFLA_INFO_KIND, "" for hardware."""
 
     kind_name: str = ""
-
-
-LinkInfo = Vxlan | OtherLink
 
 
 class Link(Object, frozen=True, gc=False):
@@ -96,34 +127,21 @@ class Link(Object, frozen=True, gc=False):
 
     def must_be_remade(self, actual: Link) -> bool:
         """True if ``actual`` cannot be changed into this one in place, so that it has to be deleted first."""
-        want, have = self.info, actual.info
-        if not (isinstance(want, Vxlan) and isinstance(have, Vxlan)):
-            return True
-        return (
-            want.vni != have.vni
-            or (want.port != have.port and want.port != 0)
-            or want.gbp != have.gbp
-            or (":" in want.local) != (":" in have.local)
-        )
+        return self.info.must_be_remade(actual.info)
 
     def satisfied_by(self, actual: Object) -> bool:
-        if not isinstance(actual, Link) or self.must_be_remade(actual):
-            return False
-        want, have = self.info, actual.info
-        assert isinstance(want, Vxlan)
-        assert isinstance(have, Vxlan)
         return (
-            self.mtu == actual.mtu
+            isinstance(actual, Link)
+            and self.mtu == actual.mtu
             and self.up == actual.up
             and self.mac in (None, actual.mac)
             and self.txqueuelen in (None, actual.txqueuelen)
-            and (want.underlay, want.local, want.learning) == (have.underlay, have.local, have.learning)
+            and not self.info.must_be_remade(actual.info)
+            and self.info.satisfied_by(actual.info)
         )
 
     def describe(self) -> str:
-        info = self.info
-        extra = f" id {info.vni} local {info.local} dev {info.underlay}" if isinstance(info, Vxlan) else ""
-        return f"link {self.name} type {info.kind or 'unknown'}{extra} mtu {self.mtu}"
+        return f"link {self.name} {self.info.describe()} mtu {self.mtu}"
 
 
 class Sysctl(Object, frozen=True, gc=False):

@@ -69,6 +69,11 @@ class Unknown(msgspec.Struct, frozen=True, gc=False):
     reason: str = ""
 
 
+class TargetUnavailable(Exception):
+    """Raised by ``read`` or ``write``: the place itself does not answer. Every object that lives there is a failure
+    with this text, none of them is removed, the other targets go on, and it is tried again with backoff."""
+
+
 class Target(ABC):
     """A place that holds objects.
 

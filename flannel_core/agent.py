@@ -1,0 +1,441 @@
+"""The agent: the tasks that carry a host's part of the fabric, and the one place where they all meet.
+
+Start: lock -> config -> host -> previous lease -> prepare -> devices -> lease -> this host's objects -> subnet.env ->
+peers. From then on one loop per source of change (config, host, store, kernel), each ending in the reconciler.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import time
+from collections.abc import Awaitable
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+from . import subnet_env, systemd
+from .backend import Announcement, Backend, Node
+from .config_watch import Chosen, ConfigWatch
+from .errors import EXIT_OK, FlannelError
+from .flanneld_options import FlanneldOptions
+from .host import Host
+from .host_choice import HostOptions, sentences
+from .host_discovery import discover, follow
+from .journal import Journal
+from .klog import StateLog
+from .lease import Lease
+from .lock import DeviceClaims, StateLock, refuse_go_flanneld
+from .netlink.kernel import KernelTarget
+from .objects import Link, Object, Route, Sysctl
+from .own_lease import RETRY_SECONDS, OwnLease
+from .ownership import OwnedFile
+from .peers import Peers
+from .reconciler import PlannedChange, Reconciler
+from .store import Alive, Change, LeaseLost, OutOfSubnets, Snapshot, StoreUnavailable, SubnetStore
+from .sysctl import SysctlTarget
+
+log = logging.getLogger(__name__)
+
+TICK_SECONDS = 1.0
+"""How often what nothing notifies is looked at: subnet.env, the store's silence, the hold-off of removals."""
+STORE_SILENCE_SECONDS = 300.0
+"""A store that has not answered for this long makes /readyz false. Forwarding goes on."""
+LOCAL = "this host"
+"""Who wants the objects that are wanted whoever the peers are."""
+
+T = TypeVar("T")
+
+
+class Stop(Exception):
+    """Ends the agent in order."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__(exit_code)
+        self.exit_code = exit_code
+
+
+class CannotStart(Exception):
+    """This host cannot join the fabric yet; waited for, and ``str(error)`` is shown in the status."""
+
+
+class Agent:
+    """One host's agent. What is None is not known yet."""
+
+    def __init__(self, options: FlanneldOptions, store_name: str, store: SubnetStore[Any]) -> None:
+        self.options = options
+        self.store_name = store_name
+        self.store = store
+        self.directory = options.subnet_file.parent
+        self.started = time.time()
+        self.journal = Journal()
+        self.config = ConfigWatch(self.directory, ranges=store_name != "kubernetes")
+        self.own = OwnLease(store, options.subnet_file)
+        self.waiting_for: str | None = "the network configuration"
+        self.ready = False
+        self.node: Node | None = None
+        self.backend: Backend[Any, Any] | None = None
+        self.reconciler: Reconciler | None = None
+        self.peers: Peers | None = None
+        self._owned = OwnedFile(self.directory / "owned.json")
+        self._devices = DeviceClaims()
+        self._said = StateLog(log)
+        self._config_taken = asyncio.Event()
+        self._announced = asyncio.Event()
+        self._store_answered: float | None = None
+
+    @property
+    def store_silence(self) -> float | None:
+        """Seconds since the store's last answer; None if it never answered."""
+        return None if self._store_answered is None else time.monotonic() - self._store_answered
+
+    @property
+    def ready_now(self) -> bool:
+        """What /readyz says: our part stands, and the store has been heard of lately."""
+        return self.ready and (self.store_silence or 0.0) <= STORE_SILENCE_SECONDS
+
+    async def run(self) -> int:
+        """Until SIGTERM or SIGINT, or our subnet is another's: the exit code. Raises FlannelError for what ends it."""
+        from .control import serving
+
+        task = asyncio.current_task()
+        assert task is not None
+        for stop in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(stop, task.cancel)
+        with StateLock(self.directory), self._devices:
+            refuse_go_flanneld(self.options.subnet_file)
+            try:
+                async with serving(self), asyncio.TaskGroup() as tasks:
+                    await self.store.open()
+                    tasks.create_task(self._follow_config(), name="config")
+                    tasks.create_task(self._tick(), name="tick")
+                    tasks.create_task(self._join(), name="join")
+            except asyncio.CancelledError:
+                log.info("Exiting cleanly...")
+            except BaseExceptionGroup as group:
+                ending = _first(group)
+                if not isinstance(ending, Stop):
+                    raise ending from None
+                return ending.exit_code
+            finally:
+                await self._close()
+        return EXIT_OK
+
+    async def dry_run(self) -> list[PlannedChange]:
+        """What a start would do; nothing is written anywhere. Raises FlannelError where a start would wait or end."""
+        await self.store.open()
+        try:
+            async for text in self.store.config():
+                self.config.take(text)
+                break
+            if self.config.chosen is None:
+                raise FlannelError(self.config.error or "there is no network configuration")
+            try:
+                peers = await self._register(self.config.chosen, dry_run=True)
+            except (StoreUnavailable, OutOfSubnets, CannotStart) as error:
+                raise FlannelError(str(error)) from error
+            async for event in self.store.leases():
+                if isinstance(event, Snapshot):
+                    peers.snapshot(event)
+                    break
+            assert self.reconciler is not None
+            return await self.reconciler.plan()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        if self.reconciler is not None:
+            await self.reconciler.close()
+        await self.store.close()
+
+    # --- joining -------------------------------------------------------------------------------------------------
+
+    async def _follow_config(self) -> None:
+        async for text in self.store.config():
+            self.config.take(text)
+            self._config_taken.set()
+
+    async def _join(self) -> None:
+        """Join the fabric, however long that takes, and stay in it."""
+        while True:
+            self._config_taken.clear()
+            if await self._joined():
+                break
+            try:
+                async with asyncio.timeout(RETRY_SECONDS):
+                    await self._config_taken.wait()
+            except TimeoutError:
+                pass
+        assert self.reconciler is not None
+        self.waiting_for = "the store's list of leases"
+        log.info("Running backend.")
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.reconciler.run(), name="reconciler")
+            tasks.create_task(self._follow_leases(), name="leases")
+            tasks.create_task(self._keep_lease(), name="lease")
+            tasks.create_task(self._follow_host(), name="host")
+
+    async def _joined(self) -> bool:
+        """True once our lease and this host's own objects stand and subnet.env is written."""
+        if self.config.chosen is None:
+            self.waiting_for = self.config.error
+            return False
+        try:
+            self.peers = await self._register(self.config.chosen, dry_run=False)
+            self._write_subnet_env()
+        except (StoreUnavailable, OutOfSubnets, CannotStart) as error:
+            self.waiting_for = str(error)
+            self._said.say("start", logging.ERROR, f"Waiting: {error}")
+            return False
+        self.config.freeze()
+        return True
+
+    async def _register(self, chosen: Chosen, *, dry_run: bool) -> Peers:
+        """Devices, lease, this host's objects. Raises StoreUnavailable, OutOfSubnets, CannotStart; FlannelError for
+        what no configuration cures."""
+        config, backend = chosen.config, chosen.backend
+        host = self._discover(chosen)
+        for line in sentences(host):
+            self._said.say(line, logging.INFO, line)
+        previous = await self.own.previous(backend, host)
+        node = Node(config, host, await _prepare(backend, host, previous, dry_run))
+        reconciler = await self._open_reconciler(backend)
+        if not dry_run:
+            await self._make_devices(node, backend, reconciler)
+            # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
+            host = self._discover(chosen)
+            node = Node(config, host, await _prepare(backend, host, previous, dry_run))
+        wish = self.own.wish(backend, host, node.announcement)
+        lease = await self.own.acquire(config, wish, dry_run=dry_run)
+        self.backend, self.node = backend, _with_lease(node, lease)
+        reconciler.want(LOCAL, self._local_objects(backend, self.node), LOCAL)
+        if not dry_run:
+            await reconciler.settle()
+        return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster)
+
+    def _discover(self, chosen: Chosen) -> Host:
+        config = chosen.config
+        return discover(self._host_options(), ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None)
+
+    async def _open_reconciler(self, backend: Backend[Any, Any]) -> Reconciler:
+        if self.reconciler is not None:  # an earlier try, perhaps with another backend
+            await self.reconciler.close()
+        targets = [KernelTarget(), SysctlTarget(), *backend.targets()]
+        self.reconciler = Reconciler(targets, self._owned, self.journal)
+        await self.reconciler.open()
+        return self.reconciler
+
+    async def _make_devices(self, node: Node, backend: Backend[Any, Any], reconciler: Reconciler) -> None:
+        """The devices, which need no subnet yet."""
+        objects = list(backend.local(node))
+        self._claim(node, objects)
+        reconciler.want(LOCAL, objects, LOCAL)
+        await reconciler.settle()
+        for failure in reconciler.state(LOCAL).failures:
+            if isinstance(failure.object, Link):
+                raise CannotStart(f"{failure.object.name}: {failure.reason}")
+
+    def _claim(self, node: Node, objects: list[Object]) -> None:
+        """Put on record what will be ours before the first object of it is made. Raises FlannelError if another agent
+        has it."""
+        devices = {item.name for item in objects if isinstance(item, Link)}
+        refuse_go_flanneld(self.options.subnet_file, (devices & node.host.links.keys()) - self._owned.owned.devices)
+        self._devices.claim(devices)
+        self._owned.record(devices=devices, networks=map(str, node.config.networks), external=(node.host.interface,))
+
+    def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:
+        objects = list(backend.local(node))
+        if self.options.set_sysctls:
+            if node.config.ipv4:
+                objects.append(Sysctl("net/ipv4/ip_forward", "1"))
+            if node.config.ipv6:
+                objects.append(Sysctl("net/ipv6/conf/all/forwarding", "1"))
+        if self.options.ip_blackhole_route and node.lease:
+            objects += [Route(str(subnet), None, type="blackhole") for subnet in node.lease.subnets]
+        return objects
+
+    def _host_options(self) -> HostOptions:
+        options = self.options
+        return HostOptions(
+            iface=options.iface,
+            iface_regex=options.iface_regex,
+            iface_can_reach=options.iface_can_reach,
+            public_ip=str(options.public_ip or ""),
+            public_ipv6=str(options.public_ipv6 or ""),
+        )
+
+    # --- subnet.env ----------------------------------------------------------------------------------------------
+
+    def _subnet_env(self) -> subnet_env.SubnetEnv:
+        assert self.node is not None
+        assert self.node.lease is not None
+        return subnet_env.SubnetEnv(
+            networks=self.node.config.networks,
+            subnets=self.node.lease.subnets,
+            mtu=self.node.announcement.mtu,
+            ip_masq=self.options.ip_masq,
+        )
+
+    def _write_subnet_env(self) -> None:
+        """Raises CannotStart: without the file pods get no address."""
+        path = self.options.subnet_file
+        try:
+            subnet_env.write(path, self._subnet_env())
+        except OSError as error:
+            raise CannotStart(
+                f"{path}: cannot be written ({error.strerror}); pods get no address before it is"
+            ) from error
+        log.info("Wrote subnet file to %s", path)
+
+    def _put_subnet_env_back(self) -> None:
+        """Write the file again if it vanished or says something else."""
+        try:
+            if self.options.subnet_file.read_bytes() == subnet_env.render(self._subnet_env()):
+                return
+        except OSError:
+            pass
+        try:
+            self._write_subnet_env()
+        except CannotStart as error:
+            self._said.say("subnet.env", logging.ERROR, str(error))
+        else:
+            self._said.over("subnet.env")
+
+    # --- what keeps changing -------------------------------------------------------------------------------------
+
+    async def _follow_leases(self) -> None:
+        assert self.peers is not None
+        async for event in self.store.leases():
+            self._store_answered = time.monotonic()
+            match event:
+                case Snapshot():
+                    self.peers.snapshot(event)
+                    self.own.belongs_to(event.cluster)
+                    await self._become_ready()
+                case Change():
+                    self.peers.change(event)
+                case Alive():
+                    pass
+
+    async def _become_ready(self) -> None:
+        """After the first full list: ready once each object was tried; a failing one holds nothing up."""
+        if self.ready:
+            return
+        assert self.reconciler is not None
+        await self.reconciler.settle()
+        self.ready = True
+        self.waiting_for = None
+        log.info("flannel is ready")
+        await self.store.ready()
+        systemd.notify("READY=1")
+
+    async def _keep_lease(self) -> NoReturn:
+        """Renew the lease; when it is gone, take the same subnet again if it is free, else end as Go does."""
+        assert self.node is not None
+        assert self.backend is not None
+        margin = self.options.subnet_lease_renew_margin * 60.0
+        while True:
+            self._announced.clear()
+            lost = await _unless(self._announced.wait(), self.own.keep(margin))
+            if lost is None:  # announced anew: keep it as it is now
+                continue
+            log.warning("Our lease is gone: %s", lost.reason)
+            wish = self.own.wish(self.backend, self.node.host, self.node.announcement)
+            if lost.holder is not None or not await self.own.take_again(self.node.config, wish):
+                log.error("Lease has been revoked. Shutting down daemon.")
+                raise Stop(EXIT_OK)
+            self._replan(self.node)
+
+    async def _follow_host(self) -> None:
+        """A changed address, MTU or interface: tell the peers, plan again, keep the subnet."""
+        assert self.node is not None
+        assert self.backend is not None
+        config = self.node.config
+        async for host in follow(
+            self._host_options(), self.node.host, ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None
+        ):
+            try:
+                announcement = await _prepare(self.backend, host, self.node.lease, dry_run=False)
+            except CannotStart as error:
+                self._said.say("host", logging.ERROR, str(error))
+                continue
+            for line in sentences(host):
+                self._said.say(line, logging.INFO, line)
+            before = self.own.wish(self.backend, self.node.host, self.node.announcement)
+            after = self.own.wish(self.backend, host, announcement)
+            node = msgspec.structs.replace(self.node, host=host, announcement=announcement)
+            if after != before:
+                try:
+                    await self.own.announce(after)
+                except LeaseLost as lost:
+                    log.warning("%s", lost)  # the task that keeps the lease hears of it too, and decides
+                self._announced.set()
+            self._replan(node)
+
+    def _replan(self, node: Node) -> None:
+        """Plan everything again for ``node`` and the lease that we hold now."""
+        assert self.reconciler is not None
+        assert self.peers is not None
+        assert self.backend is not None
+        self.node = _with_lease(node, self.own.held)
+        objects = self._local_objects(self.backend, self.node)
+        self._claim(self.node, objects)
+        self.reconciler.want(LOCAL, objects, LOCAL)
+        self.peers.replan(self.node)
+        self._put_subnet_env_back()
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_SECONDS)
+            if self.store.unavailable:
+                self._said.say("store", logging.WARNING, f"The store does not answer: {self.store.unavailable}")
+            else:
+                self._said.over("store", "The store answers again")
+            if self.peers is not None:
+                self._put_subnet_env_back()
+                self.peers.release_hold()
+
+
+async def _prepare(backend: Backend[Any, Any], host: Host, previous: Lease | None, dry_run: bool) -> Announcement:
+    """The backend's ``prepare``; what it refuses may be cured by another configuration, so it is waited for."""
+    try:
+        return await backend.prepare(host, previous, dry_run=dry_run)
+    except FlannelError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _with_lease(node: Node, lease: Lease) -> Node:
+    """``node`` with our lease, whose data is what we announce."""
+    announced = node.announcement
+    own = msgspec.structs.replace(
+        lease,
+        ipv4=lease.ipv4 and msgspec.structs.replace(lease.ipv4, data=announced.ipv4_data),
+        ipv6=lease.ipv6 and msgspec.structs.replace(lease.ipv6, data=announced.ipv6_data),
+    )
+    return msgspec.structs.replace(node, lease=own)
+
+
+async def _unless(signal: Awaitable[object], work: Awaitable[T]) -> T | None:
+    """The result of ``work``, or None if ``signal`` comes first; neither is left running."""
+    signalled, done = asyncio.ensure_future(signal), asyncio.ensure_future(work)
+    try:
+        await asyncio.wait((signalled, done), return_when=asyncio.FIRST_COMPLETED)
+        return done.result() if done.done() else None
+    finally:
+        for future in (signalled, done):
+            future.cancel()
+        await asyncio.gather(signalled, done, return_exceptions=True)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """What a group of exceptions is about: an orderly end first, then what a user can mend, then anything."""
+    leaves: list[BaseException] = []
+    pending: list[BaseException] = [group]
+    while pending:
+        error = pending.pop()
+        if isinstance(error, BaseExceptionGroup):
+            pending.extend(error.exceptions)
+        else:
+            leaves.append(error)
+    return next((leaf for kind in (Stop, FlannelError) for leaf in leaves if isinstance(leaf, kind)), leaves[0])

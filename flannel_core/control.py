@@ -1,0 +1,153 @@
+"""The agent's two small HTTP servers: health on TCP, status and plan on a Unix socket that only root may open."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import h11
+import msgspec
+
+from .errors import FlannelError
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+log = logging.getLogger(__name__)
+
+REQUEST_SECONDS = 10.0
+"""How long a client may take to send its request: a stalled one must not hold a connection for ever."""
+
+
+class Reply(msgspec.Struct, frozen=True):
+    """What a route answers."""
+
+    body: bytes
+    status: int = 200
+    content_type: str = "text/plain; charset=utf-8"
+
+
+Route = Callable[[], Awaitable[Reply]]
+
+
+def json_reply(value: object) -> Reply:
+    """``value``, a msgspec struct or built-in, as JSON."""
+    return Reply(msgspec.json.encode(value), content_type="application/json")
+
+
+class HttpServer:
+    """Answers GET and HEAD of a fixed set of paths; 404 and 405 to anything else."""
+
+    def __init__(self, routes: Mapping[str, Route]) -> None:
+        self._routes = routes
+        self._server: asyncio.Server | None = None
+
+    async def listen_tcp(self, address: str, port: int) -> None:
+        """Raises FlannelError naming the option to change if the port cannot be had."""
+        try:
+            self._server = await asyncio.start_server(self._serve, address, port)
+        except OSError as error:
+            raise FlannelError(
+                f"--healthz-ip {address} --healthz-port {port}: {os.strerror(error.errno) if error.errno else error}; "
+                "choose another port, or 0 for none"
+            ) from error
+
+    async def listen_unix(self, path: Path) -> None:
+        """A socket that only root may open. The caller holds the state directory's lock, so one that is there is
+        stale. Raises FlannelError."""
+        try:
+            path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+            path.unlink(missing_ok=True)
+            umask = os.umask(0o177)
+            try:
+                self._server = await asyncio.start_unix_server(self._serve, path)
+            finally:
+                os.umask(umask)
+        except OSError as error:
+            raise FlannelError(f"{path}: the agent's socket cannot be made: {error.strerror or error}") from error
+
+    def close(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_SECONDS):
+                await self._answer(reader, writer)
+        except (h11.ProtocolError, OSError, TimeoutError):
+            pass  # the client went away or does not speak HTTP; there is nobody to tell
+        finally:
+            writer.close()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = h11.Connection(h11.SERVER)
+        while True:
+            event = connection.next_event()
+            if event is h11.NEED_DATA:
+                connection.receive_data(await reader.read(4096))
+            elif isinstance(event, h11.Request):
+                request = event
+            elif isinstance(event, h11.EndOfMessage):
+                break
+            elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+                return
+        reply = await self._reply(request)
+        headers = [
+            ("Content-Type", reply.content_type),
+            ("Content-Length", str(len(reply.body))),
+            ("Connection", "close"),
+        ]
+        writer.write(connection.send(h11.Response(status_code=reply.status, headers=headers)) or b"")
+        writer.write(connection.send(h11.Data(reply.body)) or b"")
+        writer.write(connection.send(h11.EndOfMessage()) or b"")
+        await writer.drain()
+
+    async def _reply(self, request: h11.Request) -> Reply:
+        path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
+        route = self._routes.get(path)
+        if route is None:
+            return Reply(b"404 page not found\n", 404)
+        if request.method not in (b"GET", b"HEAD"):
+            return Reply(b"405 method not allowed\n", 405)
+        try:
+            return await route()
+        except Exception:
+            log.exception("Answering %s failed", path)
+            return Reply(b"500 see the agent's log\n", 500)
+
+
+@contextlib.asynccontextmanager
+async def serving(agent: Agent) -> AsyncIterator[None]:
+    """The agent's servers, as long as the block runs. Raises FlannelError if a socket or port cannot be had."""
+
+    async def healthz() -> Reply:
+        return Reply(b"flanneld is running\n")
+
+    async def readyz() -> Reply:
+        return Reply(b"flanneld is ready\n") if agent.ready_now else Reply(b"flanneld is not ready yet\n", 503)
+
+    async def status() -> Reply:
+        from .status_report import status_of  # paid for by whoever asks first, not by the start
+
+        return json_reply(status_of(agent))
+
+    async def plan() -> Reply:
+        from .status_report import plan_of
+
+        return json_reply(await plan_of(agent))
+
+    health: dict[str, Route] = {"/healthz": healthz, "/readyz": readyz}
+    async with contextlib.AsyncExitStack() as stack:
+        control = HttpServer({**health, "/status": status, "/plan": plan})
+        await control.listen_unix(agent.directory / "flanneld.sock")
+        stack.callback(control.close)
+        if agent.options.healthz_port:
+            server = HttpServer(health)
+            await server.listen_tcp(agent.options.healthz_ip, agent.options.healthz_port)
+            stack.callback(server.close)
+        yield

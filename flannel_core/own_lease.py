@@ -1,0 +1,162 @@
+"""The lease that this host holds: found again, acquired, announced, kept, remembered."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import random
+import time
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+
+from . import remembered_lease, subnet_env
+from .backend import Announcement, Backend
+from .host import Host
+from .klog import StateLog
+from .lease import Endpoint, Lease
+from .netconf import NetworkConfig
+from .remembered_lease import RememberedLease
+from .store import Lost, OutOfSubnets, Request, StoreUnavailable, SubnetStore, Wish
+
+log = logging.getLogger(__name__)
+
+RETRY_SECONDS = 5.0
+"""How long to wait, on average, before a store that does not answer is asked again."""
+
+T = TypeVar("T")
+
+
+class OwnLease:
+    """Our lease in ``store``. ``lease`` is None until it is acquired; its data is raw, as the store has it."""
+
+    def __init__(self, store: SubnetStore[Any], subnet_file: Path) -> None:
+        self.lease: Lease | None = None
+        self.renewed: float | None = None
+        """Unix time at which it was acquired or announced last by this agent."""
+        self.cluster = ""
+        """Which store it is, by the id in the store's own lists; survives a restart."""
+        self._store = store
+        self._subnet_file = subnet_file
+        self._said = StateLog(log)
+        self._remembered = remembered_lease.load(subnet_file.parent)
+        if self._remembered is not None and self._remembered.location == store.location:
+            self.cluster = self._remembered.cluster
+        else:
+            self._remembered = None
+        previous, unreadable = subnet_env.read(subnet_file)
+        self._previous_subnets = previous.subnets if previous is not None else ()
+        if unreadable:
+            log.warning("%s; a subnet that it named is not asked for", unreadable)
+
+    @property
+    def held(self) -> Lease:
+        """The lease, once it is acquired."""
+        assert self.lease is not None
+        return self.lease
+
+    def wish(self, backend: Backend[Any, Any], host: Host, announcement: Announcement | None = None) -> Wish:
+        """What to ask the store for; without ``announcement`` only who asks."""
+        return Wish(
+            public_ipv4=host.public_ipv4,
+            public_ipv6=host.public_ipv6,
+            backend_type=backend.published_type,
+            ipv4_data=_encoded(announcement.ipv4_data) if announcement else None,
+            ipv6_data=_encoded(announcement.ipv6_data) if announcement else None,
+            remembered_key=self._remembered.key if self._remembered else None,
+            remembered_created=self._remembered.created if self._remembered else 0,
+            previous_subnets=self._previous_subnets,
+        )
+
+    async def previous(self, backend: Backend[Any, Any], host: Host) -> Lease | None:
+        """What this host held before, with the data that fits ``backend``. Raises StoreUnavailable."""
+        lease = await self._store.previous(self.wish(backend, host))
+        if lease is None:
+            return None
+        return msgspec.structs.replace(lease, ipv4=_decoded(lease.ipv4, backend), ipv6=_decoded(lease.ipv6, backend))
+
+    async def acquire(self, config: NetworkConfig, wish: Wish, *, dry_run: bool = False) -> Lease:
+        """Raises StoreUnavailable, OutOfSubnets, StoreError."""
+        lease = await self._store.acquire(Request(config, wish, dry_run))
+        log.info("Subnet lease: %s, expires %s", ", ".join(map(str, lease.subnets)), _when(lease.expires))
+        self._hold(lease, remember=not dry_run)
+        return lease
+
+    async def announce(self, wish: Wish) -> None:
+        """Tell the peers what changed. Waits for the store. Raises LeaseLost."""
+        self._hold(await self._patiently(lambda: self._store.announce(self.held, wish)))
+        log.info("Announced anew: %s", ", ".join(str(endpoint.public_ip) for endpoint in self.held.endpoints))
+
+    async def keep(self, margin_seconds: float) -> Lost:
+        """Renewed as long as it is ours."""
+        return await self._store.keep(self.held, margin_seconds)
+
+    async def take_again(self, config: NetworkConfig, wish: Wish) -> bool:
+        """After it was lost: True if the very same subnets are ours again. Waits for the store."""
+        before = self.held.subnets
+        lease = await self._patiently(lambda: self._store.acquire(Request(config, wish)))
+        if lease.subnets != before:
+            return False
+        self._hold(lease)
+        log.info("Took our subnet again: %s", ", ".join(map(str, before)))
+        return True
+
+    def belongs_to(self, cluster: str) -> None:
+        """The store's list came from ``cluster``."""
+        if cluster != self.cluster:
+            self.cluster = cluster
+            self._remember()
+
+    def _hold(self, lease: Lease, *, remember: bool = True) -> None:
+        self.lease = lease
+        self.renewed = time.time()
+        self._previous_subnets = lease.subnets
+        if remember:
+            self._remember()
+
+    def _remember(self) -> None:
+        remembered = RememberedLease(self._store.location, self.cluster, self.held.key, self.held.created)
+        if remembered == self._remembered:
+            return
+        self._remembered = remembered
+        directory = self._subnet_file.parent
+        try:
+            remembered_lease.save(directory, remembered)
+        except OSError as error:
+            log.warning("%s: our lease cannot be remembered: %s", directory, error.strerror)
+
+    async def _patiently(self, call: Callable[[], Awaitable[T]]) -> T:
+        """``call`` until the store answers."""
+        while True:
+            try:
+                answer = await call()
+            except (StoreUnavailable, OutOfSubnets) as error:
+                self._said.say("store", logging.WARNING, f"Waiting: {error}")
+                await asyncio.sleep(RETRY_SECONDS * random.uniform(0.5, 1.5))
+            else:
+                self._said.over("store", "The store answers again")
+                return answer
+
+
+def _decoded(endpoint: Endpoint | None, backend: Backend[Any, Any]) -> Endpoint | None:
+    """``endpoint`` with its data decoded, or without data where it is another backend's."""
+    if endpoint is None or endpoint.data is None or backend.Data is None:
+        return endpoint
+    try:
+        data = msgspec.json.decode(endpoint.data, type=backend.Data)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        data = None
+    return msgspec.structs.replace(endpoint, data=data)
+
+
+def _encoded(data: Any) -> bytes | None:
+    return None if data is None else msgspec.json.encode(data)
+
+
+def _when(expires: float | None) -> str:
+    if expires is None:
+        return "never"
+    return datetime.datetime.fromtimestamp(expires).astimezone().isoformat(timespec="seconds")

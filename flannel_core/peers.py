@@ -1,0 +1,122 @@
+"""Leases in, wishes out: what the store tells goes through admission and the backend's ``peer`` to the reconciler."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from .admission import Admission, Delta
+from .backend import Backend, Node, Unreachable
+from .lease import Lease
+from .objects import Object
+from .reconciler import Reconciler
+from .store import Change, Snapshot
+
+log = logging.getLogger(__name__)
+
+PRUNE_HOLD_OFF_SECONDS = 60.0
+"""How long nothing is removed after the store came back as another one (restored from a backup, rebuilt): hosts then
+need time to write their leases again, and a route to a host that is about to return must not be lost meanwhile."""
+
+
+class Peers:
+    """The peers of one node. Not started until the first event; ``pruning`` of the reconciler is switched here alone."""
+
+    def __init__(
+        self,
+        node: Node,
+        backend: Backend[Any, Any],
+        reconciler: Reconciler,
+        *,
+        known_cluster: str = "",
+        hold_off: float = PRUNE_HOLD_OFF_SECONDS,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.admission = Admission(node.config, backend, node.lease)
+        self.unreachable: dict[str, tuple[str, ...]] = {}
+        """Lease key -> why the backend cannot serve that peer, or one of its families."""
+        self.cluster = known_cluster
+        self.revision = 0
+        self.listed = False
+        """True once the store's full list was seen."""
+        self.hold: str | None = None
+        """Why nothing is removed at present; None when it is."""
+        self._node = node
+        self._backend = backend
+        self._reconciler = reconciler
+        self._hold_off = hold_off
+        self._clock = clock
+        self._hold_until: float | None = None
+        self._own_listed = False
+
+    def snapshot(self, snapshot: Snapshot) -> None:
+        """The store's full list: peers that are not in it go, if it can be trusted."""
+        own = self._node.lease
+        self._own_listed = own is not None and any(lease.key == own.key for lease in snapshot.leases)
+        restored = bool(self.cluster) and snapshot.cluster != self.cluster
+        restored = restored or (self.listed and snapshot.revision < self.revision)
+        self.cluster, self.revision = snapshot.cluster, snapshot.revision
+        if restored or not self._own_listed:
+            self._hold_until = self._clock() + self._hold_off
+            self.hold = "the store came back with other contents" if restored else "the store does not list our lease"
+            log.warning("Removing nothing for now: %s", self.hold)
+        if self.hold is not None:
+            self._reconciler.pruning = False
+        self._apply(self.admission.replace(snapshot.leases, snapshot.malformed))
+        self.listed = True
+        self.release_hold()
+
+    def change(self, change: Change) -> None:
+        """One entry changed. Before the first full list, nothing is taken away."""
+        if change.entry is None and not self.listed:
+            return
+        self.revision = max(self.revision, change.revision)
+        own = self._node.lease
+        if own is not None and change.key == own.key:
+            self._own_listed = isinstance(change.entry, Lease)
+        self._apply(self.admission.update(change.key, change.entry))
+
+    def release_hold(self) -> None:
+        """Let removals happen (again) once our own lease is listed and the hold-off has passed."""
+        if not self.listed or not self._own_listed:
+            return
+        if self._hold_until is not None and self._clock() < self._hold_until:
+            return
+        self._hold_until = self.hold = None
+        if not self._reconciler.pruning:
+            self._reconciler.pruning = True
+
+    def replan(self, node: Node) -> None:
+        """This host changed (address, MTU, lease): ask the backend about every peer again."""
+        self._node = node
+        self._apply(self.admission.set_own(node.lease))
+        for key, lease in self.admission.admitted.items():
+            self._want(key, lease)
+
+    def _apply(self, delta: Delta) -> None:
+        for key in delta.withdrawn:
+            self.unreachable.pop(key, None)
+            self._reconciler.unwant(owner_of(key))
+        for key, lease in delta.admitted.items():
+            self._want(key, lease)
+
+    def _want(self, key: str, lease: Lease) -> None:
+        wanted: list[Object] = []
+        reasons: list[str] = []
+        for item in self._backend.peer(self._node, lease):
+            if isinstance(item, Unreachable):
+                reasons.append(item.reason)
+            else:
+                wanted.append(item)
+        if reasons:
+            self.unreachable[key] = tuple(reasons)
+        else:
+            self.unreachable.pop(key, None)
+        self._reconciler.want(owner_of(key), wanted, f"lease {key} revision {lease.revision}")
+
+
+def owner_of(key: str) -> str:
+    """The name under which the peer of lease ``key`` wants its objects."""
+    return f"lease {key}"

@@ -1,0 +1,187 @@
+"""What the agent knows, as the values that ``flannelctl status`` and ``flannelctl plan`` print."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from .admission import Admission
+from .lease import Lease
+from .peers import Peers, owner_of
+from .reconciler import PlannedChange, Reconciler
+from .status import (
+    BackendStatus,
+    ConfigStatus,
+    FailureStatus,
+    HostStatus,
+    LeaseStatus,
+    PeerStatus,
+    PlanLine,
+    RefusedStatus,
+    SpaceStatus,
+    Status,
+    StoreStatus,
+)
+
+if TYPE_CHECKING:
+    from .agent import Agent
+
+
+def status_of(agent: Agent) -> Status:
+    """Everything the agent knows now; costs one pass over the peers."""
+    node, peers, reconciler = agent.node, agent.peers, agent.reconciler
+    return Status(
+        version=importlib.metadata.version("flannel-core"),
+        pid=os.getpid(),
+        started=agent.started,
+        ready=agent.ready,
+        writes=reconciler.writes if reconciler else 0,
+        waiting_for=agent.waiting_for,
+        problems=tuple(_problems(agent)),
+        host=_host(agent),
+        backend=BackendStatus(
+            type=node.config.backend_type,
+            announced_ipv4=_text(node.announcement.ipv4_data),
+            announced_ipv6=_text(node.announcement.ipv6_data),
+            mtu=node.announcement.mtu,
+        )
+        if node
+        else None,
+        lease=_lease(agent),
+        store=StoreStatus(
+            name=f"{agent.store_name} {agent.store.location}".strip(),
+            reachable=agent.store.unavailable is None,
+            answered_ago=agent.store_silence,
+            reason=agent.store.unavailable,
+        ),
+        config=ConfigStatus(
+            source=agent.config.source,
+            ok=agent.config.error is None,
+            error=agent.config.error,
+        ),
+        peers=tuple(_peers(peers, reconciler)) if peers and reconciler else (),
+        refused=tuple(
+            RefusedStatus(key=refused.key, subnets=refused.subnets, reason=refused.reason)
+            for refused in peers.admission.refused.values()
+        )
+        if peers
+        else (),
+        space=tuple(_space(agent, peers.admission)) if node and peers else (),
+        failures=tuple(
+            FailureStatus(
+                object=failure.object.describe(),
+                reason=failure.reason,
+                foreign=failure.foreign,
+                retry_in=reconciler.retry_in(failure.object.identity),
+            )
+            for failure in reconciler.failures()
+        )
+        if reconciler
+        else (),
+    )
+
+
+async def plan_of(agent: Agent) -> list[PlanLine]:
+    """What the next pass would change; empty where all is as it should be."""
+    return [] if agent.reconciler is None else lines_of(await agent.reconciler.plan())
+
+
+def lines_of(changes: list[PlannedChange]) -> list[PlanLine]:
+    return [
+        PlanLine(action=change.action, object=change.object.describe(), cause=change.cause, held=change.held)
+        for change in changes
+    ]
+
+
+def _problems(agent: Agent) -> list[str]:
+    """What needs a hand, most important first."""
+    problems = []
+    if agent.waiting_for is not None:
+        problems.append(f"waiting for: {agent.waiting_for}")
+    if agent.store.unavailable is not None:
+        problems.append(f"the store does not answer: {agent.store.unavailable}; forwarding goes on")
+    if agent.node is not None and agent.config.error is not None:
+        problems.append(f"the last valid configuration is in use: {agent.config.error}")
+    if agent.config.pending is not None:
+        problems.append(agent.config.pending)
+    if agent.peers is not None and agent.peers.hold is not None:
+        problems.append(f"nothing is removed for now: {agent.peers.hold}")
+    problems += agent.forwarding_warnings()
+    if agent.reconciler is not None:
+        problems += [f"{failure.object.describe()}: {failure.reason}" for failure in agent.reconciler.failures()]
+    if agent.peers is not None:
+        for key, reasons in agent.peers.unreachable.items():
+            problems += [f"peer {key}: {reason}" for reason in reasons]
+        problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.peers.admission.refused.values()]
+    return problems
+
+
+def _host(agent: Agent) -> HostStatus | None:
+    if agent.node is None:
+        return None
+    host = agent.node.host
+    return HostStatus(
+        interface=host.interface,
+        mtu=host.mtu,
+        addresses=tuple(str(address) for address in (host.ipv4, host.ipv6) if address is not None),
+        public_ipv4=str(host.public_ipv4) if host.public_ipv4 else None,
+        public_ipv6=str(host.public_ipv6) if host.public_ipv6 else None,
+        reason=host.reason,
+        others=host.others,
+    )
+
+
+def _lease(agent: Agent) -> LeaseStatus | None:
+    lease = agent.own.lease
+    if lease is None:
+        return None
+    return LeaseStatus(
+        key=lease.key,
+        subnets=tuple(map(str, lease.subnets)),
+        created=lease.created,
+        expires=lease.expires,
+        renewed=agent.own.renewed,
+    )
+
+
+def _peers(peers: Peers, reconciler: Reconciler) -> list[PeerStatus]:
+    listed = []
+    for key, lease in peers.admission.admitted.items():
+        state = reconciler.state(owner_of(key))
+        reasons = [*peers.unreachable.get(key, ()), *(f.reason for f in state.failures)]
+        if not state.tried and not reasons:
+            reasons.append("not written yet")
+        listed.append(
+            PeerStatus(
+                key=key,
+                subnets=tuple(map(str, lease.subnets)),
+                public_ips=tuple(str(endpoint.public_ip) for endpoint in lease.endpoints),
+                programmed=not reasons,
+                why="; ".join(reasons) or None,
+            )
+        )
+    return listed
+
+
+def _space(agent: Agent, admission: Admission) -> list[SpaceStatus]:
+    """Used: our own subnet and those of the admitted peers."""
+    assert agent.node is not None
+    leases: list[Lease] = list(admission.admitted.values())
+    if agent.node.lease is not None:
+        leases.append(agent.node.lease)
+    spaces = []
+    for space in (agent.node.config.ipv4, agent.node.config.ipv6):
+        if space is None:
+            continue
+        used = sum(1 for lease in leases for subnet in lease.subnets if subnet.version == space.network.version)
+        spaces.append(
+            SpaceStatus(network=str(space.network), used=used, free=max(0, space.capacity - used), total=space.capacity)
+        )
+    return spaces
+
+
+def _text(data: Any) -> str:
+    return "" if data is None else msgspec.json.encode(data).decode()
