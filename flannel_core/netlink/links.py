@@ -1,0 +1,200 @@
+"""Links on the wire: RTM_*LINK of linux/rtnetlink.h, IFLA_* of linux/if_link.h."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from socket import AF_UNSPEC
+from struct import Struct
+
+import msgspec
+
+from ..objects import Link, LinkInfo, OtherLink, Vxlan
+from .message import (
+    NLM_F_CREATE,
+    NLM_F_EXCL,
+    Message,
+    Request,
+    address_bytes,
+    address_text,
+    attribute,
+    attribute_text,
+    attribute_u8,
+    attribute_u32,
+    attributes,
+    mac_bytes,
+    mac_text,
+    nested,
+    text,
+    u8,
+    u16_network,
+    u32,
+    unpack_head,
+)
+
+RTM_NEWLINK = 16
+RTM_DELLINK = 17
+RTM_GETLINK = 18
+
+IFF_UP = 0x1  # linux/if.h
+IFF_LOOPBACK = 0x8
+
+IFLA_ADDRESS = 1
+IFLA_IFNAME = 3
+IFLA_MTU = 4
+IFLA_TXQLEN = 13
+IFLA_LINKINFO = 18
+IFLA_EXT_MASK = 29
+IFLA_INFO_KIND = 1
+IFLA_INFO_DATA = 2
+IFLA_VXLAN_ID = 1
+IFLA_VXLAN_LINK = 3
+IFLA_VXLAN_LOCAL = 4
+IFLA_VXLAN_LEARNING = 7
+IFLA_VXLAN_PORT = 15
+IFLA_VXLAN_LOCAL6 = 17
+IFLA_VXLAN_GBP = 23
+RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h
+
+_IFINFOMSG = Struct("=BxHiII")  # ifi_family, ifi_type, ifi_index, ifi_flags, ifi_change
+
+
+class LinkRow(msgspec.Struct, frozen=True, gc=False):
+    """A link with what only the kernel decides. ``flags`` are IFF_*, ``mtu`` bytes, ``mac`` "" where it has none."""
+
+    index: int
+    name: str
+    flags: int
+    mtu: int
+    mac: str
+    link: Link
+
+
+class MissingDevice(Exception):
+    """``str(error)`` is the name of a device that does not exist."""
+
+
+def dump() -> Request:
+    """All links, without their statistics."""
+    return Request(RTM_GETLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS)
+
+
+def get(name: str) -> Request:
+    """One link by name."""
+    return Request(RTM_GETLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, 0, 0, 0) + _SKIP_STATS + _ifname(name))
+
+
+def create(link: Link, indexes: Callable[[str], int]) -> Request:
+    """Make ``link`` with all it should have, and up, in one step: no moment in which another MAC could be seen.
+
+    ``indexes`` gives a device's index and raises MissingDevice.
+    """
+    info = link.info
+    parts = [_ifname(link.name), attribute_u32(IFLA_MTU, link.mtu)]
+    if link.mac is not None:
+        parts.append(attribute(IFLA_ADDRESS, mac_bytes(link.mac)))
+    if link.txqueuelen is not None:
+        parts.append(attribute_u32(IFLA_TXQLEN, link.txqueuelen))
+    if not isinstance(info, Vxlan):
+        raise ValueError(f"a link of {info.describe()} cannot be made")
+    data = [
+        attribute_u32(IFLA_VXLAN_ID, info.vni),
+        attribute_u8(IFLA_VXLAN_LEARNING, info.learning),
+        *_vxlan_lower(info, None, indexes),
+    ]
+    if info.port:
+        data.append(attribute(IFLA_VXLAN_PORT, info.port.to_bytes(2, "big")))
+    if info.gbp:
+        data.append(attribute(IFLA_VXLAN_GBP, b""))
+    parts.append(_linkinfo(info, data))
+    flags = IFF_UP if link.up else 0
+    head = _IFINFOMSG.pack(AF_UNSPEC, 0, 0, flags, IFF_UP)
+    return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, head + b"".join(parts))
+
+
+def change(link: Link, actual: Link, index: int, indexes: Callable[[str], int]) -> Request:
+    """Turn ``actual`` into ``link`` in place: only what differs is sent, so that nothing else is disturbed."""
+    want, have = link.info, actual.info
+    parts: list[bytes] = []
+    if link.mac not in (None, actual.mac):
+        parts.append(attribute(IFLA_ADDRESS, mac_bytes(link.mac or "")))
+    if link.mtu != actual.mtu:
+        parts.append(attribute_u32(IFLA_MTU, link.mtu))
+    if link.txqueuelen is not None and link.txqueuelen != actual.txqueuelen:
+        parts.append(attribute_u32(IFLA_TXQLEN, link.txqueuelen))
+    if isinstance(want, Vxlan) and isinstance(have, Vxlan):
+        data = _vxlan_lower(want, have, indexes)
+        if want.learning != have.learning:
+            data.append(attribute_u8(IFLA_VXLAN_LEARNING, want.learning))
+        if data:
+            parts.append(_linkinfo(want, data))
+    flags = IFF_UP if link.up else 0
+    return Request(RTM_NEWLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, index, flags, IFF_UP) + b"".join(parts))
+
+
+def delete(index: int) -> Request:
+    return Request(RTM_DELLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, index, 0, 0))
+
+
+def decode_name(message: Message) -> tuple[int, int, str]:
+    """Family, index and name: enough for a map of names, which ``decode`` needs. Raises MalformedMessage."""
+    family, _, index, _, _ = unpack_head(_IFINFOMSG, message.body)
+    return family, index, text(attributes(message.body, _IFINFOMSG.size).get(IFLA_IFNAME, b""))
+
+
+def decode(message: Message, names: Mapping[int, str]) -> LinkRow:
+    """An RTM_NEWLINK or RTM_DELLINK. An underlay that ``names`` lacks (another namespace's) is called ``if7``.
+    Raises MalformedMessage."""
+    _, _, index, flags, _ = unpack_head(_IFINFOMSG, message.body)
+    found = attributes(message.body, _IFINFOMSG.size)
+    name = text(found.get(IFLA_IFNAME, b""))
+    mtu = u32(found[IFLA_MTU]) if IFLA_MTU in found else 0
+    mac = mac_text(found.get(IFLA_ADDRESS, b""))
+    link = Link(
+        name=name,
+        info=_decode_info(found.get(IFLA_LINKINFO, b""), names),
+        mtu=mtu,
+        mac=mac or None,
+        txqueuelen=u32(found[IFLA_TXQLEN]) if IFLA_TXQLEN in found else None,
+        up=bool(flags & IFF_UP),
+    )
+    return LinkRow(index, name, flags, mtu, mac, link)
+
+
+def _decode_info(linkinfo: bytes, names: Mapping[int, str]) -> LinkInfo:
+    found = attributes(linkinfo)
+    kind = text(found.get(IFLA_INFO_KIND, b""))
+    if kind != Vxlan.kind:
+        return OtherLink(kind)
+    data = attributes(found.get(IFLA_INFO_DATA, b""))
+    local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6)
+    underlay = u32(data[IFLA_VXLAN_LINK]) if IFLA_VXLAN_LINK in data else 0
+    return Vxlan(
+        vni=u32(data[IFLA_VXLAN_ID]) if IFLA_VXLAN_ID in data else 0,
+        underlay=names.get(underlay, f"if{underlay}") if underlay else "",
+        local=address_text(local) if local else "",
+        port=u16_network(data[IFLA_VXLAN_PORT]) if IFLA_VXLAN_PORT in data else 0,
+        learning=bool(u8(data[IFLA_VXLAN_LEARNING])) if IFLA_VXLAN_LEARNING in data else False,
+        gbp=IFLA_VXLAN_GBP in data,
+    )
+
+
+def _vxlan_lower(want: Vxlan, have: Vxlan | None, indexes: Callable[[str], int]) -> list[bytes]:
+    """Underlay and local address, where they differ from ``have``."""
+    data = []
+    if have is None or want.underlay != have.underlay:
+        data.append(attribute_u32(IFLA_VXLAN_LINK, indexes(want.underlay)))
+    if have is None or want.local != have.local:
+        kind = IFLA_VXLAN_LOCAL6 if ":" in want.local else IFLA_VXLAN_LOCAL
+        data.append(attribute(kind, address_bytes(want.local)))
+    return data
+
+
+def _linkinfo(info: Vxlan, data: list[bytes]) -> bytes:
+    return nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, info.kind), nested(IFLA_INFO_DATA, *data))
+
+
+def _ifname(name: str) -> bytes:
+    return attribute_text(IFLA_IFNAME, name)
+
+
+_SKIP_STATS = attribute_u32(IFLA_EXT_MASK, RTEXT_FILTER_SKIP_STATS)

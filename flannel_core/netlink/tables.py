@@ -1,0 +1,112 @@
+"""This host's links, addresses and routes as rows, for who wants to know rather than to change.
+
+Each function opens a socket in the network namespace of the calling thread. All raise FlannelError.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from errno import ENOENT
+
+from ..lease import Family, IPAddress
+from ..objects import MAIN_TABLE
+from . import addresses, links, routes
+from .addresses import AddressRow
+from .links import LinkRow
+from .message import MalformedMessage, Message
+from .routes import RouteRow
+from .socket import (
+    RTNLGRP_IPV4_IFADDR,
+    RTNLGRP_IPV4_ROUTE,
+    RTNLGRP_IPV6_IFADDR,
+    RTNLGRP_IPV6_ROUTE,
+    RTNLGRP_LINK,
+    NetlinkError,
+    NetlinkSocket,
+    NotificationsLost,
+    NotificationSocket,
+)
+
+__all__ = [
+    "AddressRow",
+    "LinkRow",
+    "RouteRow",
+    "read_addresses",
+    "read_links",
+    "read_routes",
+    "route_to",
+    "watch_host",
+]
+
+
+def read_links() -> list[LinkRow]:
+    """All links, in the order of their index."""
+    with NetlinkSocket() as kernel:
+        found = kernel.dump(links.dump())
+    names = link_names(found)
+    return sorted((links.decode(message, names) for message in found), key=lambda row: row.index)
+
+
+def read_addresses() -> list[AddressRow]:
+    """All addresses of both families, those of a link-local scope too."""
+    with NetlinkSocket() as kernel:
+        return [addresses.decode(message) for message in kernel.dump(addresses.dump())]
+
+
+def read_routes(family: Family) -> list[RouteRow]:
+    """The main table of a family."""
+    with NetlinkSocket() as kernel:
+        names = link_names(kernel.dump(links.dump()))
+        try:
+            found = kernel.dump(routes.dump(family, table=MAIN_TABLE))
+        except NetlinkError as error:
+            if error.number != ENOENT:
+                raise
+            return []
+    rows = [routes.decode(message, names) for message in found]
+    # Without strict dumps the kernel sends every table.
+    return [row for row in rows if row is not None and row.route.table == MAIN_TABLE]
+
+
+def route_to(address: IPAddress) -> RouteRow:
+    """The route that packets to ``address`` take now; ``route.source`` is the source address they leave with, ""
+    never. Raises NetlinkError (ENETUNREACH) where there is none."""
+    with NetlinkSocket() as kernel:
+        answer = kernel.get(routes.lookup(address))
+        row = routes.decode(answer, link_names(kernel.dump(links.dump())), clones=True)
+    if row is None:
+        raise MalformedMessage(f"the kernel answered the question for {address} with no route")
+    return row
+
+
+def link_names(dump: list[Message]) -> dict[int, str]:
+    """Names by index."""
+    return {index: name for _, index, name in map(links.decode_name, dump)}
+
+
+def watch_host() -> AsyncIterator[None]:
+    """Yields, once per burst, when a link, an address or a default route may have changed. Subscribed at the call."""
+    return _host_changes(
+        NotificationSocket(
+            (RTNLGRP_LINK, RTNLGRP_IPV4_IFADDR, RTNLGRP_IPV6_IFADDR, RTNLGRP_IPV4_ROUTE, RTNLGRP_IPV6_ROUTE)
+        )
+    )
+
+
+async def _host_changes(notifications: NotificationSocket) -> AsyncIterator[None]:
+    try:
+        while True:
+            try:
+                heard = any(map(_concerns_the_host, await notifications.receive()))
+            except NotificationsLost:
+                heard = True
+            if heard:
+                yield
+    finally:
+        notifications.close()
+
+
+def _concerns_the_host(message: Message) -> bool:
+    if message.type not in (routes.RTM_NEWROUTE, routes.RTM_DELROUTE):
+        return True
+    return message.body[1:2] == b"\0"  # rtm_dst_len: a default route
