@@ -25,6 +25,7 @@ _BOOLEANS = {
     **dict.fromkeys(("1", "t", "T", "true", "TRUE", "True"), True),
     **dict.fromkeys(("0", "f", "F", "false", "FALSE", "False"), False),
 }
+_OPTION = re.compile(r"--?([^-=][^=]*)(=(?s:.*))?")
 _INTEGER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)")
 _ADDRESSES = {IPv4Address: "an IPv4 address", IPv6Address: "an IPv6 address"}
 
@@ -142,19 +143,28 @@ def _kind(bare: Any) -> Kind:
 
 
 def read_words(
-    words: Sequence[str], known: Mapping[str, Option], *, tolerant: bool = False
+    words: Sequence[str],
+    known: Mapping[str, Option],
+    *,
+    tolerant: bool = False,
+    operands: list[str] | None = None,
 ) -> dict[str, tuple[Given, ...]]:
-    """What the command line gives for each option that it names, in order. ``tolerant`` leaves out what it does not
-    know, for the look at the line that finds out which store's options are to be known. Raises UsageError."""
+    """What the command line gives for each option that it names, in order.
+
+    ``tolerant`` leaves out what it does not know, for the look at the line that finds out which store's options are to
+    be known. ``operands``, if given, takes the words that belong to no option. Raises UsageError.
+    """
     found: dict[str, tuple[Given, ...]] = {}
     rest = list(reversed(words))
     switch = ""
     while rest:
         word = rest.pop()
-        parts = re.fullmatch(r"--?([^-=][^=]*)(=(?s:.*))?", word)
+        parts = _OPTION.fullmatch(word)
         option = known.get(parts[1]) if parts else None
         if option is None or parts is None:
-            if not tolerant and not (word == "--" and not rest):
+            if operands is not None and parts is None and not (switch and word in _BOOLEANS):
+                operands.append(word)
+            elif not tolerant and not (word == "--" and not rest):
                 raise _stranger(word, parts[1] if parts else "", switch, known)
             continue
         origin = word[: word.index(parts[1])] + option.name
@@ -243,7 +253,7 @@ def go_integer(text: str) -> int | None:
 
 
 def _names_an_option(word: str, known: Mapping[str, Option]) -> bool:
-    parts = re.fullmatch(r"--?([^-=][^=]*)(=(?s:.*))?", word)
+    parts = _OPTION.fullmatch(word)
     return parts is not None and parts[1] in known
 
 
@@ -251,11 +261,11 @@ def _stranger(word: str, name: str, switch: str, known: Mapping[str, Option]) ->
     """Why ``word`` cannot stand where it stands; ``switch`` is the switch before it, if there is one."""
     if switch and not name:
         return UsageError(
-            f"unexpected {printable(word)!r} after {switch}, which takes no separate word; "
+            f"unexpected '{printable(word)}' after {switch}, which takes no separate word; "
             f"write {switch}={printable(word)} if it is its value"
         )
     if not name:
-        return UsageError(f"unexpected {printable(word)!r}; every option begins with a dash (--help lists them)")
+        return UsageError(f"unexpected '{printable(word)}'; every option begins with a dash (--help lists them)")
     import difflib  # only this message needs it
 
     near = difflib.get_close_matches(name.lower().replace("_", "-"), known, n=1)

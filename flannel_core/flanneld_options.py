@@ -176,9 +176,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed[FlanneldOpt
     return _parse(argv, environ, FlanneldOptions, core, QUESTIONS)
 
 
-def parse_store(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed[StoreChoice]:
-    """The store that ``argv`` names, with its own options, for flannelctl. Raises as :func:`parse` does."""
-    return _parse(argv, environ, StoreChoice, options_of(StoreChoice))
+def parse_store(
+    argv: Sequence[str], environ: Mapping[str, str], operands: list[str] | None = None
+) -> Parsed[StoreChoice]:
+    """The store that ``argv`` names, with its own options, for flannelctl. ``operands``, if given, takes the words
+    that are no options. Raises as :func:`parse` does."""
+    return _parse(argv, environ, StoreChoice, options_of(StoreChoice), operands=operands)
 
 
 def _parse(
@@ -187,6 +190,7 @@ def _parse(
     choice: type[ChoiceT],
     core: tuple[Option, ...],
     questions: tuple[Option, ...] = (),
+    operands: list[str] | None = None,
 ) -> Parsed[ChoiceT]:
     known = _by_name((*core, *questions))
     first = read_words(argv, known, tolerant=True)
@@ -196,10 +200,10 @@ def _parse(
         store_class = load_store(name)
     except PluginMissing:
         if "store" not in first:
-            read_words(argv, known)  # a misspelt option is the likelier mistake, and says so
+            read_words(argv, known, operands=None if operands is None else [])  # a misspelt option is the likelier mistake, and says so
         raise
     own = store_options_of(name, store_class)
-    given = read_words(argv, _by_name((*own, *core, *questions)))
+    given = read_words(argv, _by_name((*own, *core, *questions)), operands=operands)
     given |= read_environment(environ, (*core, *own), given)
     options = decode(choice, core, given)
     if _store_name(options) != name:

@@ -1,0 +1,1 @@
+"""flannelctl, the operator's command. Nothing of the agent imports this package."""

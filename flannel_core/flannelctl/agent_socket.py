@@ -1,0 +1,58 @@
+"""Asking the running agent: HTTP over the Unix socket beside subnet.env."""
+
+from __future__ import annotations
+
+import http.client
+import socket
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from ..errors import FlannelError
+
+SOCKET_NAME = "flanneld.sock"
+ANSWER_SECONDS = 10.0
+
+SubnetFile = Annotated[Path, Parameter(env_var="FLANNELD_SUBNET_FILE")]
+"""--subnet-file of the agent that is meant."""
+DEFAULT_SUBNET_FILE = Path("/run/flannel/subnet.env")
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: Path) -> None:
+        super().__init__("localhost", timeout=ANSWER_SECONDS)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(str(self._path))
+
+
+def ask(subnet_file: Path, target: str) -> bytes:
+    """The body of ``GET target`` from the agent of that subnet file. Raises FlannelError with the cure."""
+    path = subnet_file.parent / SOCKET_NAME
+    connection = _UnixConnection(path)
+    try:
+        connection.request("GET", target)
+        answer = connection.getresponse()
+        body = answer.read()
+    except (FileNotFoundError, ConnectionRefusedError):
+        raise FlannelError(
+            f"no agent runs behind {path}; start it with `flanneld --subnet-file {subnet_file}`, "
+            "or name the --subnet-file of the one that does"
+        ) from None
+    except PermissionError:
+        raise FlannelError(f"{path}: only root may ask the agent; try it with sudo") from None
+    except TimeoutError:
+        raise FlannelError(f"the agent behind {path} does not answer within {ANSWER_SECONDS:.0f} s") from None
+    except (OSError, http.client.HTTPException) as error:
+        raise FlannelError(f"the agent behind {path} cannot be asked: {error or type(error).__name__}") from None
+    finally:
+        connection.close()
+    if answer.status != http.client.OK:
+        raise FlannelError(
+            f"the agent behind {path} answers {target} with {answer.status}: {body.decode(errors='replace').strip()}"
+        )
+    return body

@@ -1,0 +1,149 @@
+"""``flannelctl config``: check net-conf.json, show and set the one that stands in a store."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+from cyclopts import App, Parameter
+
+from ..config_check import Findings, check
+from ..errors import EXIT_FAILED, EXIT_OK, FlannelError, UsageError
+from ..flanneld_options import Parsed, StoreChoice, parse_store
+from ..netconf import MAX_CONFIG_BYTES
+from ..printable import printable
+from ..store import ConfigText, StoreContext, StoreUnavailable, SubnetStore
+from .output import clean, complain, say, show_json
+
+STORE_SECONDS = 10.0
+"""How long a store may take to answer before the command gives up."""
+
+Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
+
+app = App(
+    name="config",
+    help="Check net-conf.json, show and set the one in a store.",
+    default_parameter=Parameter(negative=()),
+)
+
+
+@app.command(name="check")
+def check_file(file: str, /, *, json: bool = False) -> int:
+    """Say everything that is wrong with a network configuration, at once.
+
+    Exit code 0 if flanneld would run with it, 1 if not.
+
+    Parameters
+    ----------
+    file
+        The file to check; - reads standard input.
+    json
+        Print it as JSON.
+    """
+    findings = check(*_read(file))
+    if json:
+        show_json(findings)
+    else:
+        for line in _lines(findings):
+            say(clean(line))
+        if findings.ok:
+            say(f"{clean(findings.source)}: valid")
+    return EXIT_OK if findings.ok else EXIT_FAILED
+
+
+@app.command(usage="Usage: flannelctl config show [--store NAME] [THE STORE'S OPTIONS]")
+def show(*words: Words) -> int:
+    """Print the network configuration that stands in a store.
+
+    The store and its options are given as to flanneld, or in the same FLANNELD_ variables; `flanneld --help` lists
+    them. Exit code 1 if there is no configuration yet.
+    """
+    parsed = parse_store(words, os.environ)
+    found = asyncio.run(_show(parsed))
+    if found.text is None:
+        raise FlannelError(f"{found.source}: there is no network configuration yet; `flannelctl config set` writes one")
+    if sys.stdout.isatty():
+        for line in found.text.splitlines():
+            say(printable(line, len(line) * 10))
+    else:
+        sys.stdout.flush()
+        sys.stdout.buffer.write(found.text if found.text.endswith(b"\n") else found.text + b"\n")
+    return EXIT_OK
+
+
+@app.command(name="set", usage="Usage: flannelctl config set FILE [--store NAME] [THE STORE'S OPTIONS]")
+def set_config(*words: Words) -> int:
+    """Write a network configuration into a store; the FILE - is standard input.
+
+    It is checked first, as `config check` does, and one that flanneld could not run with is not written. The store
+    and its options are given as to flanneld, or in the same FLANNELD_ variables; `flanneld --help` lists them.
+    """
+    files: list[str] = []
+    parsed = parse_store(words, os.environ, operands=files)
+    if len(files) != 1:
+        raise UsageError("config set takes one file, or - for standard input, beside the store's options")
+    if "set_config" not in parsed.store_class.capabilities:
+        raise FlannelError(
+            f"the store {parsed.store_name} holds no configuration that could be set; it is read from elsewhere"
+        )
+    text, source = _read(files[0])
+    findings = check(text, source)
+    for line in _lines(findings):
+        complain(line)
+    if not findings.ok:
+        return EXIT_FAILED
+    asyncio.run(_set(parsed, text))
+    say(f"{clean(source)} stands in the store {clean(parsed.store_name)} now")
+    return EXIT_OK
+
+
+def _lines(findings: Findings) -> list[str]:
+    return [*map(str, findings.errors), *(f"{findings.source}: warning: {text}" for text in findings.warnings)]
+
+
+def _read(file: str) -> tuple[bytes, str]:
+    """The text and what to call it. Raises FlannelError. Of a longer one than allowed, enough to tell so is read."""
+    if file == "-":
+        return sys.stdin.buffer.read(MAX_CONFIG_BYTES + 1), "standard input"
+    try:
+        with Path(file).open("rb") as opened:
+            return opened.read(MAX_CONFIG_BYTES + 1), file
+    except OSError as error:
+        raise FlannelError(f"{file}: cannot be read: {error.strerror or error}") from None
+
+
+@asynccontextmanager
+async def _store(parsed: Parsed[StoreChoice]) -> AsyncIterator[SubnetStore[Any]]:
+    """The store, open. What it cannot answer becomes a FlannelError."""
+    context = StoreContext(state_directory=parsed.options.subnet_file.parent)
+    store = parsed.store_class(parsed.store_options, context)
+    try:
+        async with asyncio.timeout(STORE_SECONDS):
+            await store.open()
+            yield store
+    except StoreUnavailable as error:
+        raise FlannelError(f"the store {parsed.store_name} does not answer: {error}") from None
+    except TimeoutError:
+        raise FlannelError(
+            f"the store {parsed.store_name} does not answer within {STORE_SECONDS:.0f} s"
+            + (f": {store.unavailable}" if store.unavailable else "")
+        ) from None
+    finally:
+        await store.close()
+
+
+async def _show(parsed: Parsed[StoreChoice]) -> ConfigText:
+    async with _store(parsed) as store:
+        async for found in store.config():
+            return found
+    raise FlannelError(f"the store {parsed.store_name} ended without an answer")
+
+
+async def _set(parsed: Parsed[StoreChoice], text: bytes) -> None:
+    async with _store(parsed) as store:
+        await store.set_config(text)

@@ -1,0 +1,108 @@
+"""docs/reference/flanneld.md and flannelctl.md, rendered from the code that they describe.
+
+``python -m flannel_core.flannelctl.reference DIRECTORY`` writes them; a test says when that is due.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from cyclopts import App
+
+from ..command_line import Option, options_of
+from ..flanneld_options import QUESTIONS, FlanneldOptions, store_options_of
+from ..store import SubnetStore
+from .main import app
+
+_FLANNELD = """\
+# flanneld
+
+The agent of one host. Each option takes one dash or two, `-name=value` or `-name value`; a switch stands alone, or takes
+`=true` or `=false` (also 1, t, T, TRUE, True, 0, f, F, FALSE, False). Integers may be written as in Go: `0x3c`, `0o74`,
+`1_000`. Each option is also an environment variable; an empty one counts as unset, and the command line wins. An option
+that repeats takes the whole variable as one value.
+
+What Go flannel reads otherwise than it was meant, without a word, ends with exit code 2 and a message here: an unknown
+option, a value that does not fit, in a variable too, a word after a switch (`--ip-masq false`), a word that is no option.
+
+| exit code | when |
+|---|---|
+| 0 | stopped by SIGINT or SIGTERM, `--version`, `--help`, the lease was taken by another host |
+| 1 | what no new network configuration can cure, a renewal margin out of range |
+| 2 | a command line or a variable that does not fit |
+
+"""
+
+_FLANNELCTL = """\
+# flannelctl
+
+The operator's command. It prints tables on a terminal, aligned text in a pipe, and JSON with `--json`. Exit code 0: all
+is well; 1: it is not, and the output or one line on stderr says why; 2: wrong usage; 130: interrupted.
+"""
+
+
+def flanneld_reference(stores: Iterable[tuple[str, type[SubnetStore[Any]]]]) -> str:
+    """The page of flanneld, with the options of the stores given by name and class."""
+    core = options_of(FlanneldOptions)
+    names = {option.name for option in core}
+    parts = [_FLANNELD, "## Options\n", _table(core), *(_row(o, variable="") for o in QUESTIONS)]
+    for name, store_class in stores:
+        own = [option for option in store_options_of(name, store_class) if option.name not in names]
+        parts += [f"\n## With `--store {name}`\n", _table(own) if own else "It has no options of its own.\n"]
+    return "".join(parts)
+
+
+def _table(options: Iterable[Option]) -> str:
+    head = "| option | default | variable | meaning |\n|---|---|---|---|\n"
+    return head + "".join(_row(option, option.variable) for option in options)
+
+
+def _row(option: Option, variable: str) -> str:
+    meaning = option.description + ("; " + option.expected if option.expected and option.kind != "switch" else "")
+    name = f"`--{option.name}`" + (" (switch)" if option.kind == "switch" else "")
+    default = f"`{option.default_text}`" if option.default_text else ""
+    return f"| {name} | {default} | {f'`{variable}`' if variable else ''} | {meaning} |\n".replace("  |", " |")
+
+
+def flannelctl_reference() -> str:
+    """The page of flannelctl: every command with what its docstring says."""
+    return _FLANNELCTL + "".join(_command(path, function) for path, function in _commands(app, "flannelctl"))
+
+
+def _commands(group: App, path: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+    for name in sorted(group):
+        if not name.startswith("-"):
+            command = group[name]
+            if command.default_command is not None:
+                yield f"{path} {name}", command.default_command
+            yield from _commands(command, f"{path} {name}")
+
+
+def _command(path: str, function: Callable[..., Any]) -> str:
+    text, _, parameters = inspect.cleandoc(function.__doc__ or "").partition("\n\nParameters\n----------\n")
+    rows = []
+    for line in parameters.splitlines():
+        if not line.startswith(" "):
+            parameter = inspect.signature(function).parameters[line.strip()]
+            positional = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
+            rows.append(f"| `{line.upper() if positional else '--' + line.replace('_', '-')}` |")
+        else:
+            rows[-1] += f" {line.strip()}"
+    table = "\n| parameter | meaning |\n|---|---|\n" + "".join(f"{row} |\n" for row in rows) if rows else ""
+    return f"\n## {path}\n{text}\n{table}"
+
+
+def write(directory: Path, stores: Iterable[tuple[str, type[SubnetStore[Any]]]]) -> None:
+    """Write both pages into ``directory``."""
+    (directory / "flanneld.md").write_text(flanneld_reference(stores), encoding="utf-8")
+    (directory / "flannelctl.md").write_text(flannelctl_reference(), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    from ..plugins import load_store, names
+
+    write(Path(sys.argv[1]), [(name, load_store(name)) for name in names("store")])

@@ -1,0 +1,150 @@
+"""``flannelctl status`` and ``flannelctl plan``."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+
+from ..errors import EXIT_FAILED, EXIT_OK, FlannelError
+from ..status import LeaseStatus, PlanLine, Status, StoreStatus
+from .agent_socket import DEFAULT_SUBNET_FILE, SubnetFile, ask
+from .output import clean, duration, say, show_json, show_table
+
+AnswerT = TypeVar("AnswerT")
+
+
+def status(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE) -> int:
+    """Show what the agent of this host knows: itself, its peers, its store, and what is wrong.
+
+    Exit code 0 if it is ready and nothing needs a hand, 1 if not, or if no agent answers.
+
+    Parameters
+    ----------
+    json
+        Print everything the agent says, as JSON.
+    subnet_file
+        The subnet file of the agent that is meant; its socket lies beside it.
+    """
+    body = ask(subnet_file, "/status")
+    found = _understood(body, Status, subnet_file)
+    if json:
+        show_json(body)
+    else:
+        _show(found, time.time())
+    return EXIT_OK if found.healthy else EXIT_FAILED
+
+
+def plan(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE) -> None:
+    """Show what the agent's next pass would change on this host, each line with its cause; change nothing.
+
+    Parameters
+    ----------
+    json
+        Print it as JSON.
+    subnet_file
+        The subnet file of the agent that is meant; its socket lies beside it.
+    """
+    body = ask(subnet_file, "/plan")
+    lines = _understood(body, list[PlanLine], subnet_file)
+    if json:
+        show_json(body)
+    elif lines:
+        show_table(
+            ("ACTION", "OBJECT", "CAUSE", "NOT YET BECAUSE"),
+            [(p.action, p.object, p.cause, p.held or "") for p in lines],
+        )
+    else:
+        say("Nothing to do: this host is as it should be.")
+
+
+def _understood(body: bytes, wanted: type[AnswerT], subnet_file: Path) -> AnswerT:
+    try:
+        return msgspec.json.decode(body, type=wanted)
+    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+        raise FlannelError(
+            f"the agent of {subnet_file} answers what this flannelctl does not understand ({error}); "
+            "are they of one version?"
+        ) from None
+
+
+def _show(found: Status, now: float) -> None:
+    state = "ready" if found.ready else f"not ready, waiting for {clean(found.waiting_for or 'its start to end')}"
+    say(f"flanneld {clean(found.version)}, pid {found.pid}, up {duration(now - found.started)}: {state}")
+    for problem in found.problems:
+        say(f"problem: {clean(problem)}")
+    say()
+    for label, text in _facts(found, now):
+        say(f"{label:<9}{clean(text)}")
+    if found.peers:
+        say()
+        show_table(
+            ("PEER", "ADDRESS", "PROGRAMMED"),
+            [
+                (" ".join(p.subnets) or p.key, " ".join(p.public_ips), "yes" if p.programmed else f"no: {p.why or '?'}")
+                for p in found.peers
+            ],
+        )
+    if found.refused:
+        say()
+        show_table(("REFUSED", "REASON"), [(" ".join(r.subnets) or r.key, r.reason) for r in found.refused])
+    if found.failures:
+        say()
+        show_table(
+            ("NOT WRITTEN", "REASON", "NEXT TRY"),
+            [
+                (f.object, f.reason, "when it changes" if f.retry_in is None else f"in {duration(f.retry_in)}")
+                for f in found.failures
+            ],
+        )
+
+
+def _facts(found: Status, now: float) -> Iterator[tuple[str, str]]:
+    """What there is to say about this host, a line each."""
+    if host := found.host:
+        public = " ".join(filter(None, (host.public_ipv4, host.public_ipv6))) or "no address"
+        yield "host", f"{host.interface}, reached at {public}, MTU {host.mtu}" + _aside(host.reason)
+        if host.addresses:
+            yield "", f"addresses {' '.join(host.addresses)}"
+        if host.others:
+            yield "", f"other interfaces {' '.join(host.others)}"
+    if backend := found.backend:
+        yield "backend", f"{backend.type}, MTU {backend.mtu} inside it"
+        for announced in filter(None, (backend.announced_ipv4, backend.announced_ipv6)):
+            yield "", f"announces {announced}"
+    yield "lease", _lease(found.lease, now) if found.lease else "none"
+    if found.store:
+        yield "store", _store(found.store)
+    if config := found.config:
+        yield "config", f"{config.source}: " + ("valid" if config.ok else config.error or "not valid")
+    for space in found.space:
+        yield "space", f"{space.network}: {space.used} used, {space.free} free of {space.total} subnets"
+    programmed = sum(peer.programmed for peer in found.peers)
+    yield "peers", f"{programmed} of {len(found.peers)} programmed, {len(found.refused)} refused"
+    yield "writes", f"{found.writes} since the start"
+
+
+def _lease(lease: LeaseStatus, now: float) -> str:
+    if lease.expires is None:
+        until = "never expires"
+    elif lease.expires < now:
+        until = f"expired {duration(now - lease.expires)} ago"
+    else:
+        stamp = datetime.fromtimestamp(lease.expires).astimezone().isoformat(" ", "seconds")
+        until = f"expires in {duration(lease.expires - now)} ({stamp})"
+    return f"{' '.join(lease.subnets)}, {until}"
+
+
+def _store(store: StoreStatus) -> str:
+    answered = "has not answered yet" if store.answered_ago is None else f"answered {duration(store.answered_ago)} ago"
+    return f"{store.name}, {answered}" + (
+        "" if store.reachable else f", does not now: {store.reason or 'no reason known'}"
+    )
+
+
+def _aside(text: str) -> str:
+    return f" ({text})" if text else ""
