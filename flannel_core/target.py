@@ -87,6 +87,9 @@ class Target(ABC):
     sysctls 10, addresses 20, neighbours and FDB 30, routes 40. A plugin chooses numbers around them."""
     poll_seconds: ClassVar[float | None] = None
     """How often everything is read again, for a target that cannot notify. None: ``watch`` tells."""
+    scope: Scope = Scope()
+    """What ``watch`` goes by. Every ``read`` and ``watch`` sets it to its argument; whoever uses the target may set it
+    at any time, so that a running watch knows at once what else has become ours or wanted."""
 
     async def open(self) -> None:
         """Get what is needed to read, watch and write. Raises FlannelError with the cure."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from ipaddress import ip_address
 from socket import AF_INET, AF_INET6, AF_UNSPEC
 from struct import Struct
@@ -80,10 +79,8 @@ def decode(message: Message) -> AddressRow:
     return AddressRow(index, ip_address(value), prefixlen, scope, flags)
 
 
-def as_object(row: AddressRow, names: Mapping[int, str]) -> Address | None:
-    """None: on a device that ``names`` does not have."""
-    device = names.get(row.index)
-    return None if device is None else Address(device, f"{row.address}/{row.prefixlen}")
+def as_object(row: AddressRow, device: str) -> Address:
+    return Address(device, f"{row.address}/{row.prefixlen}")
 
 
 def _body(address: Address, index: int) -> bytes:

@@ -55,6 +55,9 @@ IFLA_VXLAN_LOCAL6 = 17
 IFLA_VXLAN_GBP = 23
 RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h
 
+DEFAULT_VXLAN_PORT = 8472
+"""What the kernel takes for a VXLAN device without a port (module parameter udp_port)."""
+
 _IFINFOMSG = Struct("=BxHiII")  # ifi_family, ifi_type, ifi_index, ifi_flags, ifi_change
 
 

@@ -163,7 +163,7 @@ class NetlinkSocket:
             raise error
 
     async def write(self, requests: Sequence[Request]) -> dict[int, NetlinkError]:
-        """Write all, a batch at a time; the event loop runs in between. Returns what failed, by place in ``requests``."""
+        """Write all, a batch at a time; the event loop runs in between. Returns what failed, by place."""
         failed: dict[int, NetlinkError] = {}
         for start in range(0, len(requests), BATCH):
             if start:

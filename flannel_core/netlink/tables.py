@@ -12,6 +12,7 @@ from ..lease import Family, IPAddress
 from ..objects import MAIN_TABLE
 from . import addresses, links, routes
 from .addresses import AddressRow
+from .devices import link_names
 from .links import LinkRow
 from .message import MalformedMessage, Message
 from .routes import RouteRow
@@ -77,11 +78,6 @@ def route_to(address: IPAddress) -> RouteRow:
     if row is None:
         raise MalformedMessage(f"the kernel answered the question for {address} with no route")
     return row
-
-
-def link_names(dump: list[Message]) -> dict[int, str]:
-    """Names by index."""
-    return {index: name for _, index, name in map(links.decode_name, dump)}
 
 
 def watch_host() -> AsyncIterator[None]:

@@ -1,0 +1,88 @@
+"""The kernel of this network namespace as a target: links, addresses, neighbours, forwarding entries and routes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from typing import ClassVar
+
+from ..errors import FlannelError
+from ..objects import Address, FdbEntry, Link, Neighbour, Object, Route
+from ..target import Actual, Changed, Failure, Put, Scope, Target, TargetUnavailable, Unknown
+from . import links
+from .devices import link_names
+from .message import MalformedMessage
+from .ours import Ours
+from .reader import read
+from .socket import NetlinkSocket, NotificationsLost, NotificationSocket
+from .watcher import GROUPS, translate
+from .writer import Writer
+
+
+class KernelTarget(Target):
+    """Reads, watches and writes through netlink, in the namespace that the calling thread is in at ``open``, ``read``
+    and ``watch``."""
+
+    name: ClassVar[str] = "kernel"
+    stages: ClassVar[Mapping[type[Object], int]] = {Link: 0, Address: 20, Neighbour: 30, FdbEntry: 30, Route: 40}
+
+    def __init__(self) -> None:
+        self._ours = Ours(self.scope)
+        self._writer: Writer | None = None
+
+    async def open(self) -> None:
+        """Raises FlannelError where netlink sockets are forbidden."""
+        self._writer = Writer(NetlinkSocket())
+
+    async def close(self) -> None:
+        if self._writer is not None:
+            self._writer.close()
+            self._writer = None
+
+    async def read(self, scope: Scope) -> list[Actual]:
+        """Links of our names (of whatever type), addresses, permanent neighbours and forwarding entries on them, routes
+        by the rules of ``Ours``. Raises TargetUnavailable."""
+        self.scope = scope
+        try:
+            with NetlinkSocket() as kernel:
+                return [Actual(item) for item in await read(kernel, self._rules(), scope.only)]
+        except FlannelError as error:
+            raise TargetUnavailable(f"the kernel's tables cannot be read: {error}") from error
+
+    def watch(self, scope: Scope) -> AsyncIterator[Changed | Unknown]:
+        """Subscribed when this returns."""
+        self.scope = scope
+        return self._changes(NotificationSocket(GROUPS))
+
+    async def write(self, puts: Sequence[Put], removes: Sequence[Object]) -> list[Failure]:
+        """Raises TargetUnavailable."""
+        try:
+            if self._writer is None:
+                raise FlannelError("the kernel target is closed")
+            return await self._writer.write(puts, removes)
+        except FlannelError as error:
+            raise TargetUnavailable(f"the kernel cannot be written to: {error}") from error
+
+    def _rules(self) -> Ours:
+        if self._ours.scope is not self.scope:
+            self._ours = Ours(self.scope)
+        return self._ours
+
+    async def _changes(self, notifications: NotificationSocket) -> AsyncIterator[Changed | Unknown]:
+        try:
+            names = _names_now()
+            while True:
+                try:
+                    heard = await notifications.receive()
+                    own_port = self._writer.port if self._writer is not None else 0
+                    for change in translate(heard, self._rules(), names, own_port):
+                        yield change
+                except (NotificationsLost, MalformedMessage) as error:
+                    names = _names_now()
+                    yield Unknown(None, str(error))
+        finally:
+            notifications.close()
+
+
+def _names_now() -> dict[int, str]:
+    with NetlinkSocket() as kernel:
+        return link_names(kernel.dump(links.dump()))
