@@ -68,7 +68,7 @@ test: install ## every test (TEST_ARGS="tests/house -k links")
 lint: install types ## ruff, mypy --strict, the import contract
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports
+	$(BIN)/lint-imports --no-logo
 
 types: $(STAMP) ## mypy --strict over the core and every distribution
 	$(BIN)/mypy $(PACKAGES:%=-p %)
