@@ -27,12 +27,13 @@ _BOOLEANS = {
 }
 _OPTION = re.compile(r"--?([^-=][^=]*)(=(?s:.*))?")
 _INTEGER = re.compile(r"[+-]?(0[xX](_?[0-9a-fA-F])+|0[bB](_?[01])+|0[oO](_?[0-7])+|0(_?[0-7])*|[1-9](_?[0-9])*)")
-_ADDRESSES = {IPv4Address: "an IPv4 address", IPv6Address: "an IPv6 address"}
+_SHAPES = {IPv4Address: "an IPv4 address", IPv6Address: "an IPv6 address", float: "a number"}
 
 
 class Option(msgspec.Struct, frozen=True):
     """One option. ``name`` is without dashes, ``field`` the struct's field, ``type`` what its value is converted to,
-    ``values`` the only ones possible (empty: any), ``minimum`` and ``maximum`` bound an integer."""
+    ``values`` the only ones possible (empty: any), ``shape`` what its text has to look like (empty: anything),
+    ``minimum`` and ``maximum`` bound an integer."""
 
     name: str
     field: str
@@ -44,7 +45,7 @@ class Option(msgspec.Struct, frozen=True):
     values: tuple[str, ...] = ()
     minimum: int | None = None
     maximum: int | None = None
-    address: str = ""
+    shape: str = ""
 
     @property
     def variable(self) -> str:
@@ -59,7 +60,7 @@ class Option(msgspec.Struct, frozen=True):
         if self.values:
             return " or ".join(self.values)
         if self.kind != "integer":
-            return self.address
+            return self.shape
         if self.minimum is not None and self.maximum is not None:
             return f"an integer from {self.minimum} to {self.maximum}"
         return "an integer" if self.minimum is None else f"an integer of at least {self.minimum}"
@@ -112,12 +113,12 @@ def _option(field: msgspec.structs.FieldInfo, prefix: str) -> Option:
     return Option(
         name=name,
         field=field.name,
-        type=field.type,
+        type=Annotated[(bare, *metas)] if metas else bare,  # without None: the text "null" is no way to say it
         kind=_kind(bare),
         default=default,
         required=required,
         description=description,
-        address=_ADDRESSES.get(bare, ""),
+        shape=_SHAPES.get(bare, ""),
         **facts,
     )
 

@@ -21,13 +21,14 @@ from .main import app
 _FLANNELD = """\
 # flanneld
 
-The agent of one host. Each option takes one dash or two, `-name=value` or `-name value`; a switch stands alone, or takes
-`=true` or `=false` (also 1, t, T, TRUE, True, 0, f, F, FALSE, False). Integers may be written as in Go: `0x3c`, `0o74`,
-`1_000`. Each option is also an environment variable; an empty one counts as unset, and the command line wins. An option
-that repeats takes the whole variable as one value.
+The agent of one host. Each option takes one dash or two, `-name=value` or `-name value`; a switch stands alone, or
+takes `=true` or `=false` (also 1, t, T, TRUE, True, 0, f, F, FALSE, False). Integers may be written as in Go: `0x3c`,
+`0o74`, `1_000`. Each option is also an environment variable; an empty one counts as unset, and the command line wins.
+An option that repeats takes the whole variable as one value.
 
 What Go flannel reads otherwise than it was meant, without a word, ends with exit code 2 and a message here: an unknown
-option, a value that does not fit, in a variable too, a word after a switch (`--ip-masq false`), a word that is no option.
+option, a value that does not fit, in a variable too, a word after a switch (`--ip-masq false`), a word that belongs to
+no option.
 
 | exit code | when |
 |---|---|
@@ -62,7 +63,8 @@ def _table(options: Iterable[Option]) -> str:
 
 
 def _row(option: Option, variable: str) -> str:
-    meaning = option.description + ("; " + option.expected if option.expected and option.kind != "switch" else "")
+    bounded = option.values or option.minimum is not None
+    meaning = option.description + (f"; {option.expected}" if bounded else "")
     name = f"`--{option.name}`" + (" (switch)" if option.kind == "switch" else "")
     default = f"`{option.default_text}`" if option.default_text else ""
     return f"| {name} | {default} | {f'`{variable}`' if variable else ''} | {meaning} |\n".replace("  |", " |")
@@ -70,19 +72,20 @@ def _row(option: Option, variable: str) -> str:
 
 def flannelctl_reference() -> str:
     """The page of flannelctl: every command with what its docstring says."""
-    return _FLANNELCTL + "".join(_command(path, function) for path, function in _commands(app, "flannelctl"))
+    return _FLANNELCTL + "".join(_command(*command) for command in _commands(app, "flannelctl"))
 
 
-def _commands(group: App, path: str) -> Iterator[tuple[str, Callable[..., Any]]]:
+def _commands(group: App, path: str) -> Iterator[tuple[str, Callable[..., Any], str | None]]:
     for name in sorted(group):
         if not name.startswith("-"):
             command = group[name]
             if command.default_command is not None:
-                yield f"{path} {name}", command.default_command
+                yield f"{path} {name}", command.default_command, command.usage
             yield from _commands(command, f"{path} {name}")
 
 
-def _command(path: str, function: Callable[..., Any]) -> str:
+def _command(path: str, function: Callable[..., Any], usage: str | None) -> str:
+    usage = f"`{usage.removeprefix('Usage: ')}`\n\n" if usage else ""
     text, _, parameters = inspect.cleandoc(function.__doc__ or "").partition("\n\nParameters\n----------\n")
     rows = []
     for line in parameters.splitlines():
@@ -93,7 +96,7 @@ def _command(path: str, function: Callable[..., Any]) -> str:
         else:
             rows[-1] += f" {line.strip()}"
     table = "\n| parameter | meaning |\n|---|---|\n" + "".join(f"{row} |\n" for row in rows) if rows else ""
-    return f"\n## {path}\n{text}\n{table}"
+    return f"\n## {path}\n{usage}{text}\n{table}"
 
 
 def write(directory: Path, stores: Iterable[tuple[str, type[SubnetStore[Any]]]]) -> None:
