@@ -74,6 +74,8 @@ class StoreContext(msgspec.Struct, frozen=True):
 
     state_directory: Path
     net_config_path: Path | None = None
+    dry_run: bool = False
+    """True: no call may write anything, anywhere (``config`` would write what stands at ``net_config_path``)."""
 
 
 class Request(msgspec.Struct, frozen=True):

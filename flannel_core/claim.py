@@ -1,0 +1,124 @@
+"""Which lease is a host's own, and what a host that asks for one is given. Pure: stores that lease by themselves share
+it, and add the transaction that makes it so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from .allocation import choose_subnets, fits
+from .errors import FlannelError
+from .lease import FAMILIES, Endpoint, IPNetwork, Lease, Malformed
+from .lease_json import MalformedLease, lease_key, parse_key
+from .netconf import NetworkConfig
+from .store import Wish
+
+
+class Claim(msgspec.Struct, frozen=True):
+    """What a host is to hold, to be written in one transaction.
+
+    ``lease`` is to stand under its key. ``held`` is the lease that it replaces (compare-and-set on that one; ``lease``
+    has its ``created``, ``revision`` and ``expires``), None: the key must not exist yet. ``given_up`` are the host's
+    own leases that no longer fit the configuration.
+    """
+
+    lease: Lease
+    held: Lease | None
+    given_up: tuple[Lease, ...] = ()
+
+
+def own_leases(leases: Iterable[Lease], wish: Wish) -> list[Lease]:
+    """The leases that are this host's own, the likeliest first.
+
+    The remembered one (its ``created`` agrees, so nobody else took the subnet since), then those with our public
+    address: reservations, then others by key. IPv4 addresses decide where both sides have one, else IPv6 addresses.
+    """
+    mine = [lease for lease in leases if _is_remembered(lease, wish) or _has_our_address(lease, wish)]
+    return sorted(mine, key=lambda lease: (not _is_remembered(lease, wish), lease.expires is not None, lease.key))
+
+
+def claim(
+    config: NetworkConfig, wish: Wish, leases: Sequence[Lease], malformed: Iterable[Malformed], rng: random.Random
+) -> Claim:
+    """What to write for a host that asks: its own lease if that fits, else the subnets that it had, else free ones.
+
+    An own lease that does not fit is given up; a reservation stays where the operator put it. The subnet that a
+    malformed entry is named after counts as taken. Raises OutOfSubnets, and FlannelError for a family that is on while
+    the host has no address of it.
+    """
+    own = own_leases(leases, wish)
+    given_up = tuple(lease for lease in own if lease.expires is not None and not fits(config, lease.subnets))
+    for held in own:
+        if fits(config, held.subnets):
+            return Claim(described(held.subnets, wish, held), held, given_up)
+    taken = [subnet for lease in leases if lease not in given_up for subnet in lease.subnets]
+    for entry in malformed:
+        taken += _named(entry.key)
+    subnets = choose_subnets(config, taken, wish.previous_subnets, rng)
+    return Claim(described(subnets, wish), None, given_up)
+
+
+def described(subnets: tuple[IPNetwork, ...], wish: Wish, before: Lease | None = None) -> Lease:
+    """The lease of ``subnets`` that says what ``wish`` wants published.
+
+    Key, ``created``, ``revision`` and ``expires`` are those of ``before``. A family that the host has no address of
+    just now keeps the endpoint of ``before``; raises FlannelError if there is none.
+    """
+    endpoints: dict[int, Endpoint] = {}
+    for subnet in subnets:
+        version = subnet.version
+        address, data = (wish.public_ipv4, wish.ipv4_data) if version == 4 else (wish.public_ipv6, wish.ipv6_data)
+        last = None if before is None else before.endpoint(version)
+        if address is not None:
+            endpoints[version] = Endpoint(subnet, address, data)
+        elif last is not None:
+            endpoints[version] = last
+        else:
+            raise FlannelError(
+                f"the network configuration has IPv{version} on, but this host has no IPv{version} address to "
+                f"announce; give the external interface one, or set EnableIPv{version} to false"
+            )
+    ipv4, ipv6 = (endpoints.get(family) for family in FAMILIES)
+    if before is None:
+        return Lease(key_of(subnets), wish.backend_type, ipv4, ipv6)
+    return msgspec.structs.replace(before, backend_type=wish.backend_type, ipv4=ipv4, ipv6=ipv6)
+
+
+def key_of(subnets: Iterable[IPNetwork]) -> str:
+    """The key of the lease of one subnet, or of one of each family."""
+    of_family = {subnet.version: subnet for subnet in subnets}
+    return lease_key(of_family.get(4), of_family.get(6))
+
+
+def says_the_same(one: Lease, other: Lease) -> bool:
+    """Whether two leases publish the same, whenever they were written and however long they last."""
+    return (one.key, one.backend_type, one.ipv4, one.ipv6) == (other.key, other.backend_type, other.ipv4, other.ipv6)
+
+
+def overlapping(subnets: Iterable[IPNetwork], leases: Iterable[Lease]) -> Lease | None:
+    """The first of ``leases`` that shares an address with ``subnets``."""
+    wanted = tuple(subnets)
+    for lease in leases:
+        if any(a.version == b.version and a.overlaps(b) for a in wanted for b in lease.subnets):
+            return lease
+    return None
+
+
+def _is_remembered(lease: Lease, wish: Wish) -> bool:
+    return lease.key == wish.remembered_key and lease.created == wish.remembered_created
+
+
+def _has_our_address(lease: Lease, wish: Wish) -> bool:
+    for endpoint, address in ((lease.ipv4, wish.public_ipv4), (lease.ipv6, wish.public_ipv6)):
+        if endpoint is not None and address is not None:
+            return endpoint.public_ip == address and not address.is_unspecified
+    return False
+
+
+def _named(key: str) -> tuple[IPNetwork, ...]:
+    try:
+        return tuple(subnet for subnet in parse_key(key) if subnet is not None)
+    except MalformedLease:
+        return ()

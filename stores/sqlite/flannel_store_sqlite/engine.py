@@ -1,0 +1,180 @@
+"""The file's one thread, and who hears of what is written.
+
+sqlite3 blocks: on fsync, on another process's lock, on a disk that hangs. So every use of the file runs in one thread
+of its own (one, because SQLite lets one write at a time and a connection belongs to its thread), one after the other,
+and the event loop only ever waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import sqlite3
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from flannel_core.store import StoreError, StoreUnavailable
+
+from . import rows
+from .database import Busy, Database
+
+POLL_SECONDS = 0.1
+"""How often it is looked whether another process wrote."""
+LOCKED_SECONDS = 5.0
+"""For how long a lock of another process is waited for before the store counts as unavailable."""
+SWEEP_SECONDS = 1.0
+"""How often it is looked for leases that have run out, up to half as long again: a thousand agents do not all look at
+once."""
+
+T = TypeVar("T")
+Way = Literal["read", "write"]
+
+UNUSABLE = (StoreUnavailable, StoreError)
+"""What a call raises while the file cannot be used."""
+
+
+class Closed(StoreUnavailable):
+    """The store was closed under the call."""
+
+
+class Engine:
+    """Reads and writes the file for one store. ``said`` is called with why the file cannot be used, None once it can;
+    reading and writing are told apart, since one may go on without the other."""
+
+    def __init__(self, path: Path, dry_run: bool, said: Callable[[str | None], None]) -> None:
+        self.path = path
+        self._said = said
+        self.changed = asyncio.Event()
+        """Set at the next change of anything in the file, by whomever, and then replaced by a new one."""
+        self.answered = 0.0
+        """time.monotonic() of the file's last answer."""
+        self._database = Database(path, dry_run)
+        self._executor: ThreadPoolExecutor | None = None
+        self._polling: asyncio.Task[None] | None = None
+        self._trouble: dict[Way, str] = {}
+        self._sweep_at = 0.0
+        self._run_out: set[rows.Written] = set()
+
+    async def open(self) -> None:
+        """Raises StoreError if the file is there and is not ours to use."""
+        self._executor = ThreadPoolExecutor(1, thread_name_prefix="flannel-sqlite")
+        try:
+            await self._call("read", self._database.check)
+        except StoreUnavailable:
+            pass  # it is waited for, and the status says why
+        except BaseException:
+            await self.close()
+            raise
+        self._polling = asyncio.create_task(self._poll(), name="sqlite-poll")
+
+    async def close(self) -> None:
+        """Once the call that is being served is done. Those that wait get Closed."""
+        executor, self._executor = self._executor, None
+        if executor is None:
+            return
+        if self._polling is not None:
+            self._polling.cancel()
+            await asyncio.wait([self._polling])
+        self._pulse()
+        await asyncio.get_running_loop().run_in_executor(executor, self._database.close)
+        executor.shutdown(wait=False)
+
+    async def read(self, work: Callable[[sqlite3.Connection | None], T]) -> T:
+        """What ``work`` returns for one consistent view of the file; it gets None while there is no file."""
+
+        def reading() -> T:
+            with self._database.reading() as connection:
+                return work(connection)
+
+        return await self._call("read", reading)
+
+    async def write(self, work: Callable[[sqlite3.Connection], T], committed: Callable[[T], None] | None = None) -> T:
+        """What ``work`` returns in a write transaction, which is committed and on disk by then. ``committed`` is called
+        with it before anything else is read or written, even if the caller has gone."""
+
+        def writing() -> T:
+            with self._database.writing() as connection:
+                result = work(connection)
+            if committed is not None:
+                committed(result)
+            return result
+
+        result = await self._call("write", writing)
+        self._pulse()  # the poll does not see our own commits
+        return result
+
+    async def blocking(self, work: Callable[[], T]) -> T:
+        """``work`` in the file's thread, for what else would block the event loop."""
+        if self._executor is None:
+            raise Closed(f"{self.path}: the store is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+
+    async def wait(self, changed: asyncio.Event, seconds: float | None = None) -> bool:
+        """Until ``changed`` (taken from ``self.changed`` before reading, so that nothing is missed in between) or for
+        ``seconds``; True: something changed."""
+        try:
+            async with asyncio.timeout(seconds):
+                await changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def _call(self, way: Way, work: Callable[[], T]) -> T:
+        give_up = time.monotonic() + LOCKED_SECONDS
+        while True:
+            try:
+                result = await self.blocking(work)
+            except Busy as busy:
+                if time.monotonic() >= give_up:
+                    reason = f"{busy} (waited {LOCKED_SECONDS:.0f} s)"
+                    self._note(way, reason)
+                    raise StoreUnavailable(reason) from None
+                await asyncio.sleep(random.uniform(0.005, 0.05))
+            except Closed:
+                raise
+            except UNUSABLE as error:
+                self._note(way, str(error))
+                raise
+            except Exception:
+                self._note(way, None)  # the file answered; the answer is a refusal
+                raise
+            else:
+                self._note(way, None)
+                return result
+
+    def _note(self, way: Way, trouble: str | None) -> None:
+        if trouble is None:
+            self._trouble.pop(way, None)
+            self.answered = time.monotonic()
+        else:
+            self._trouble[way] = trouble
+        self._said(self._trouble.get("read") or self._trouble.get("write"))
+
+    def _pulse(self) -> None:
+        self.changed.set()
+        self.changed = asyncio.Event()
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_SECONDS)
+            try:
+                if await self._call("read", self._database.changed):
+                    self._pulse()
+                if not self._database.dry_run and time.monotonic() >= self._sweep_at:
+                    await self._sweep()
+                    self._sweep_at = time.monotonic() + SWEEP_SECONDS * random.uniform(1, 1.5)
+            except UNUSABLE:
+                pass  # the status says why
+
+    async def _sweep(self) -> None:
+        """Remove the leases that had run out at the last look already. The second look is for their owners: after a
+        suspend or a jump of the clock all leases have run out at once, and who is alive renews within a second."""
+        run_out = await self.read(partial(rows.expired, now=time.time()))
+        doomed = run_out & self._run_out
+        self._run_out = run_out
+        if doomed:
+            await self.write(partial(rows.delete, written=doomed))
