@@ -18,8 +18,9 @@ from .printable import printable
 MAX_VALUE_BYTES = 16384
 """The longest value that is read as a lease. The longest real one is about 600 bytes."""
 
-_KEY = re.compile(r"([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+)-([0-9]+)(?:&([a-f0-9:]+)-([0-9]+))?\Z")
-"""Go's subnetRegex (pkg/subnet/subnet.go): not anchored at the left, colons stay in the IPv6 address."""
+_KEY = re.compile(r"([0-9]+\.[0-9]+\.[0-9]+\.[0-9]+)-([0-9]+)(?:&([a-f0-9:]+)-([0-9]+))?")
+"""Go's subnetRegex (pkg/subnet/subnet.go), except that Go lets anything stand to the left of the address: a key that
+we take for a lease's is safe to print."""
 _NO_IPV4 = "0.0.0.0-0"
 """What stands for IPv4 in the key of a lease that has IPv6 only."""
 _UNSPECIFIED4 = IPv4Address(0)
@@ -47,7 +48,7 @@ def lease_key(ipv4: IPNetwork | None, ipv6: IPNetwork | None) -> str:
 
 def parse_key(key: str) -> tuple[IPv4Network | None, IPv6Network | None]:
     """The subnets that a key names: at least one. Raises MalformedLease."""
-    found = _KEY.search(key)
+    found = _KEY.fullmatch(key)
     if found is None:
         raise MalformedLease(f"the key '{printable(key)}' is not of the form 10.5.43.0-24 or 10.5.43.0-24&fc00::-64")
     address4, length4, address6, length6 = found.groups()

@@ -1,0 +1,54 @@
+"""Which networks overlap a given one, without looking at all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Generic, TypeVar
+
+from .lease import IPNetwork
+
+T = TypeVar("T")
+
+
+class PrefixMap(Generic[T]):
+    """Items by network, of one family. Any number of items may have the same network.
+
+    A lookup costs one dictionary access per prefix length in use; longer lengths than the one asked for cost as much
+    as there are such networks or places for them, whichever is less. In a cluster all but a few have one length.
+    """
+
+    def __init__(self) -> None:
+        self._tables: dict[int, dict[int, list[T]]] = {}
+        """Prefix length -> the network's leading bits as a number -> its items."""
+
+    def add(self, network: IPNetwork, item: T) -> None:
+        self._tables.setdefault(network.prefixlen, {}).setdefault(_bits(network), []).append(item)
+
+    def remove(self, network: IPNetwork, item: T) -> None:
+        """Raises KeyError or ValueError if it is not there."""
+        table = self._tables[network.prefixlen]
+        items = table[_bits(network)]
+        items.remove(item)
+        if not items:
+            del table[_bits(network)]
+            if not table:
+                del self._tables[network.prefixlen]
+
+    def overlapping(self, network: IPNetwork) -> Iterator[T]:
+        """The items whose network contains ``network`` or lies in it, in no order."""
+        length, bits = network.prefixlen, _bits(network)
+        for other, table in self._tables.items():
+            gap = other - length
+            if gap <= 0:
+                yield from table.get(bits >> -gap, ())
+            elif 1 << gap <= len(table):
+                for inner in range(bits << gap, (bits + 1) << gap):
+                    yield from table.get(inner, ())
+            else:
+                for inner, items in table.items():
+                    if inner >> gap == bits:
+                        yield from items
+
+
+def _bits(network: IPNetwork) -> int:
+    return int(network.network_address) >> (network.max_prefixlen - network.prefixlen)
