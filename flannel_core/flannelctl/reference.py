@@ -15,6 +15,7 @@ from cyclopts import App
 
 from ..command_line import Option, options_of
 from ..flanneld_options import QUESTIONS, FlanneldOptions, store_options_of
+from ..plugins import load_store, names
 from ..store import SubnetStore
 from .main import app
 
@@ -46,15 +47,17 @@ is well; 1: it is not, and the output or one line on stderr says why; 2: wrong u
 """
 
 
-def flanneld_reference(stores: Iterable[tuple[str, type[SubnetStore[Any]]]]) -> str:
-    """The page of flanneld, with the options of the stores given by name and class."""
-    core = options_of(FlanneldOptions)
-    names = {option.name for option in core}
-    parts = [_FLANNELD, "## Options\n", _table(core), *(_row(o, variable="") for o in QUESTIONS)]
-    for name, store_class in stores:
-        own = [option for option in store_options_of(name, store_class) if option.name not in names]
-        parts += [f"\n## With `--store {name}`\n", _table(own) if own else "It has no options of its own.\n"]
-    return "".join(parts)
+def flanneld_reference() -> str:
+    """The page of flanneld, up to the stores' sections."""
+    questions = "".join(_row(option, variable="") for option in QUESTIONS)
+    return f"{_FLANNELD}## Options\n{_table(options_of(FlanneldOptions))}{questions}"
+
+
+def store_section(name: str, store_class: type[SubnetStore[Any]]) -> str:
+    """The page's section on the options of one store, without those that are flanneld's anyway."""
+    core = {option.name for option in options_of(FlanneldOptions)}
+    own = [option for option in store_options_of(name, store_class) if option.name not in core]
+    return f"\n## With `--store {name}`\n{_table(own) if own else 'No further options.'}"
 
 
 def _table(options: Iterable[Option]) -> str:
@@ -99,13 +102,12 @@ def _command(path: str, function: Callable[..., Any], usage: str | None) -> str:
     return f"\n## {path}\n{usage}{text}\n{table}"
 
 
-def write(directory: Path, stores: Iterable[tuple[str, type[SubnetStore[Any]]]]) -> None:
-    """Write both pages into ``directory``."""
-    (directory / "flanneld.md").write_text(flanneld_reference(stores), encoding="utf-8")
+def main(directory: Path) -> None:
+    """Write both pages, with a section for each installed store."""
+    sections = "".join(store_section(name, load_store(name)) for name in names("store"))
+    (directory / "flanneld.md").write_text(flanneld_reference() + sections, encoding="utf-8")
     (directory / "flannelctl.md").write_text(flannelctl_reference(), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    from ..plugins import load_store, names
-
-    write(Path(sys.argv[1]), [(name, load_store(name)) for name in names("store")])
+    main(Path(sys.argv[1]))

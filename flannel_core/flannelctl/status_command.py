@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import TypeVar
 
@@ -134,8 +133,7 @@ def _lease(lease: LeaseStatus, now: float) -> str:
     elif lease.expires < now:
         until = f"expired {duration(now - lease.expires)} ago"
     else:
-        stamp = datetime.fromtimestamp(lease.expires).astimezone().isoformat(" ", "seconds")
-        until = f"expires in {duration(lease.expires - now)} ({stamp})"
+        until = f"expires in {duration(lease.expires - now)}"
     return f"{' '.join(lease.subnets)}, {until}"
 
 
