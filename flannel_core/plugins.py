@@ -193,6 +193,8 @@ def _missing(kind: Kind, name: str) -> PluginMissing:
     elif near:
         parts.append(f"did you mean {near[0]}?")
     parts.append(f"installed are: {', '.join(installed) or 'none'}")
+    if kind == "store" and installed:
+        parts.append("--store NAME chooses one")
     return PluginMissing("; ".join(parts), name if name in extras else None)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import inspect
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -75,31 +75,34 @@ def _row(option: Option, variable: str) -> str:
 
 def flannelctl_reference() -> str:
     """The page of flannelctl: every command with what its docstring says."""
-    return _FLANNELCTL + "".join(_command(*command) for command in _commands(app, "flannelctl"))
+    from .lab import app as lab  # of the extra [lab]; in `app` stands what loads it when it is called
+
+    commands = [*_commands(app, "flannelctl"), *_command("flannelctl lab", lab)]
+    return _FLANNELCTL + "".join(sorted(commands))
 
 
-def _commands(group: App, path: str) -> Iterator[tuple[str, Callable[..., Any], str | None]]:
-    for name in sorted(group):
-        if not name.startswith("-"):
-            command = group[name]
-            if command.default_command is not None:
-                yield f"{path} {name}", command.default_command, command.usage
-            yield from _commands(command, f"{path} {name}")
+def _commands(group: App, path: str) -> Iterator[str]:
+    for name in group:
+        if not name.startswith("-") and name != "lab":
+            yield from _command(f"{path} {name}", group[name])
 
 
-def _command(path: str, function: Callable[..., Any], usage: str | None) -> str:
-    usage = f"`{usage.removeprefix('Usage: ')}`\n\n" if usage else ""
-    text, _, parameters = inspect.cleandoc(function.__doc__ or "").partition("\n\nParameters\n----------\n")
-    rows = []
-    for line in parameters.splitlines():
-        if not line.startswith(" "):
-            parameter = inspect.signature(function).parameters[line.strip()]
-            positional = parameter.kind is inspect.Parameter.POSITIONAL_ONLY
-            rows.append(f"| `{line.upper() if positional else '--' + line.replace('_', '-')}` |")
-        else:
-            rows[-1] += f" {line.strip()}"
-    table = "\n| parameter | meaning |\n|---|---|\n" + "".join(f"{row} |\n" for row in rows) if rows else ""
-    return f"\n## {path}\n{usage}{text}\n{table}"
+def _command(path: str, command: App) -> Iterator[str]:
+    """The section of a command, if it is one by itself, and those of its subcommands."""
+    if command.default_command is not None:
+        doc = inspect.getdoc(command.default_command) or ""
+        text, _, parameters = doc.partition("\n\nParameters\n----------\n")
+        spelt = {argument.field_info.name: argument.names[0] for argument in command.assemble_argument_collection()}
+        rows: list[str] = []
+        for line in parameters.splitlines():
+            if line.startswith(" "):
+                rows[-1] += f" {line.strip()}"
+            else:
+                rows.append(f"| `{spelt[line]}` |")
+        table = "\n| parameter | meaning |\n|---|---|\n" + "".join(f"{row} |\n" for row in rows) if rows else ""
+        usage = f"`{command.usage.removeprefix('Usage: ')}`\n\n" if command.usage else ""
+        yield f"\n## {path}\n{usage}{text}\n{table}"
+    yield from _commands(command, path)
 
 
 def main(directory: Path) -> None:
