@@ -16,6 +16,9 @@ from .output import clean, duration, say, show_json, show_table
 
 AnswerT = TypeVar("AnswerT")
 
+MOST_PROBLEMS = 20
+"""More at once have a common cause, which stands first; all of them would push it off the screen."""
+
 
 def status(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE) -> int:
     """Show what the agent of this host knows: itself, its peers, its store, and what is wrong.
@@ -74,8 +77,10 @@ def _understood(body: bytes, wanted: type[AnswerT], subnet_file: Path) -> Answer
 def _show(found: Status, now: float) -> None:
     state = "ready" if found.ready else f"not ready, waiting for {clean(found.waiting_for or 'its start to end')}"
     say(f"flanneld {clean(found.version)}, pid {found.pid}, up {duration(now - found.started)}: {state}")
-    for problem in found.problems:
+    for problem in found.problems[:MOST_PROBLEMS]:
         say(f"problem: {clean(problem)}")
+    if (more := len(found.problems) - MOST_PROBLEMS) > 0:
+        say(f"problem: and {more} more (--json lists all)")
     say()
     for label, text in _facts(found, now):
         say(f"{label:<9}{clean(text)}")

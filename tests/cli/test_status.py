@@ -119,6 +119,15 @@ def test_a_status_with_a_problem_is_exit_code_1(serve: Serve, subnet_file: Path,
     assert "problem: ip_forward is off" in capsys.readouterr().out
 
 
+def test_a_flood_of_problems_leaves_the_first_on_the_screen(serve: Serve, subnet_file: Path, capsys: Any) -> None:
+    problems = tuple(f"lease {i} is refused" for i in range(1000))
+    serve({"/status": json_reply(msgspec.structs.replace(HEALTHY, problems=problems))})
+    assert run(subnet_file, "status") == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("problem: ")]
+    assert lines[0] == "problem: lease 0 is refused"
+    assert lines[20:] == ["problem: and 980 more (--json lists all)"]
+
+
 def test_an_agent_that_just_started_says_what_it_waits_for(serve: Serve, subnet_file: Path, capsys: Any) -> None:
     early = Status(
         version="0.1.0",
