@@ -200,7 +200,8 @@ def _parse(
         store_class = load_store(name)
     except PluginMissing:
         if "store" not in first:
-            read_words(argv, known, operands=None if operands is None else [])  # a misspelt option is the likelier mistake, and says so
+            # A misspelt option is the likelier mistake, and says so.
+            read_words(argv, known, operands=None if operands is None else [])
         raise
     own = store_options_of(name, store_class)
     given = read_words(argv, _by_name((*own, *core, *questions)), operands=operands)
