@@ -18,21 +18,22 @@ import msgspec
 from . import subnet_env, systemd
 from .backend import Announcement, Backend, Node
 from .config_watch import Chosen, ConfigWatch
+from .diff import PlannedChange
 from .errors import EXIT_OK, FlannelError
 from .flanneld_options import FlanneldOptions
 from .host import Host
-from .host_choice import HostOptions, sentences
+from .host_choice import HostOptions, sentence
 from .host_discovery import discover, follow
 from .journal import Journal
 from .klog import StateLog
 from .lease import Lease
-from .lock import DeviceClaims, StateLock, refuse_go_flanneld
+from .lock import AgentLock
 from .netlink.kernel import KernelTarget
 from .objects import Link, Object, Route, Sysctl
 from .own_lease import RETRY_SECONDS, OwnLease
 from .ownership import OwnedFile
 from .peers import Peers
-from .reconciler import PlannedChange, Reconciler
+from .reconciler import Reconciler
 from .store import Alive, Change, LeaseLost, OutOfSubnets, Snapshot, StoreUnavailable, SubnetStore
 from .sysctl import SysctlTarget
 
@@ -79,7 +80,7 @@ class Agent:
         self.reconciler: Reconciler | None = None
         self.peers: Peers | None = None
         self._owned = OwnedFile(self.directory / "owned.json")
-        self._devices = DeviceClaims()
+        self._lock = AgentLock(self.directory)
         self._said = StateLog(log)
         self._config_taken = asyncio.Event()
         self._announced = asyncio.Event()
@@ -103,8 +104,8 @@ class Agent:
         assert task is not None
         for stop in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(stop, task.cancel)
-        with StateLock(self.directory), self._devices:
-            refuse_go_flanneld(self.options.subnet_file)
+        with self._lock:
+            self._lock.refuse_go_flanneld(self.options.subnet_file)
             try:
                 async with serving(self), asyncio.TaskGroup() as tasks:
                     await self.store.open()
@@ -196,13 +197,11 @@ class Agent:
         what no configuration cures."""
         config, backend = chosen.config, chosen.backend
         host = self._discover(chosen)
-        for line in sentences(host):
-            self._said.say(line, logging.INFO, line)
+        self._said.say("host", logging.INFO, sentence(host))
         previous = await self.own.previous(backend, host)
         node = Node(config, host, await _prepare(backend, host, previous, dry_run))
         reconciler = await self._open_reconciler(backend)
-        if not dry_run:
-            await self._make_devices(node, backend, reconciler)
+        if not dry_run and await self._make_devices(node, backend, reconciler):
             # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
             host = self._discover(chosen)
             node = Node(config, host, await _prepare(backend, host, previous, dry_run))
@@ -216,7 +215,12 @@ class Agent:
 
     def _discover(self, chosen: Chosen) -> Host:
         config = chosen.config
-        return discover(self._host_options(), ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None)
+        return discover(
+            self._host_options(),
+            ipv4=config.ipv4 is not None,
+            ipv6=config.ipv6 is not None,
+            own_devices=self._owned.owned.devices,
+        )
 
     async def _open_reconciler(self, backend: Backend[Any, Any]) -> Reconciler:
         if self.reconciler is not None:  # an earlier try, perhaps with another backend
@@ -226,8 +230,8 @@ class Agent:
         await self.reconciler.open()
         return self.reconciler
 
-    async def _make_devices(self, node: Node, backend: Backend[Any, Any], reconciler: Reconciler) -> None:
-        """The devices, which need no subnet yet."""
+    async def _make_devices(self, node: Node, backend: Backend[Any, Any], reconciler: Reconciler) -> bool:
+        """The devices, which need no subnet yet. True if there are any."""
         objects = list(backend.local(node))
         self._claim(node, objects)
         reconciler.want(LOCAL, objects, LOCAL)
@@ -235,14 +239,15 @@ class Agent:
         for failure in reconciler.state(LOCAL).failures:
             if isinstance(failure.object, Link):
                 raise CannotStart(f"{failure.object.name}: {failure.reason}")
+        return any(isinstance(item, Link) for item in objects)
 
     def _claim(self, node: Node, objects: list[Object]) -> None:
         """Put on record what will be ours before the first object of it is made. Raises FlannelError if another agent
         has it."""
-        devices = {item.name for item in objects if isinstance(item, Link)}
-        refuse_go_flanneld(self.options.subnet_file, (devices & node.host.links.keys()) - self._owned.owned.devices)
-        self._devices.claim(devices)
-        self._owned.record(devices=devices, networks=map(str, node.config.networks), external=(node.host.interface,))
+        devices = [item.name for item in objects if isinstance(item, Link)]
+        for device in devices:
+            self._lock.claim_device(device, exists=device in node.host.links, ours=device in self._owned.owned.devices)
+        self._owned.record(devices=devices, networks=map(str, node.config.networks), external=[node.host.interface])
 
     def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:
         objects = list(backend.local(node))
@@ -353,15 +358,18 @@ class Agent:
         assert self.backend is not None
         config = self.node.config
         async for host in follow(
-            self._host_options(), self.node.host, ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None
+            self._host_options(),
+            self.node.host,
+            ipv4=config.ipv4 is not None,
+            ipv6=config.ipv6 is not None,
+            own_devices=self._owned.owned.devices,
         ):
             try:
                 announcement = await _prepare(self.backend, host, self.node.lease, dry_run=False)
             except CannotStart as error:
                 self._said.say("host", logging.ERROR, str(error))
                 continue
-            for line in sentences(host):
-                self._said.say(line, logging.INFO, line)
+            self._said.say("host", logging.INFO, sentence(host))
             before = self.own.wish(self.backend, self.node.host, self.node.announcement)
             after = self.own.wish(self.backend, host, announcement)
             node = msgspec.structs.replace(self.node, host=host, announcement=announcement)

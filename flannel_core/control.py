@@ -62,7 +62,7 @@ class HttpServer:
         stale. Raises FlannelError."""
         try:
             path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-            path.unlink(missing_ok=True)
+            path.unlink(missing_ok=True)  # noqa: ASYNC240 - one call, at the start
             umask = os.umask(0o177)
             try:
                 self._server = await asyncio.start_unix_server(self._serve, path)

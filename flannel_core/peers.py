@@ -22,7 +22,7 @@ need time to write their leases again, and a route to a host that is about to re
 
 
 class Peers:
-    """The peers of one node. Not started until the first event; ``pruning`` of the reconciler is switched here alone."""
+    """The peers of one node. Whether the reconciler may remove anything (``pruning``) is decided here alone."""
 
     def __init__(
         self,

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from .admission import Admission
+from .diff import PlannedChange
+from .host_discovery import forwarding_warnings
 from .lease import Lease
 from .peers import Peers, owner_of
-from .reconciler import PlannedChange, Reconciler
+from .reconciler import Reconciler
 from .status import (
     BackendStatus,
     ConfigStatus,
@@ -109,7 +111,9 @@ def _problems(agent: Agent) -> list[str]:
         problems.append(agent.config.pending)
     if agent.peers is not None and agent.peers.hold is not None:
         problems.append(f"nothing is removed for now: {agent.peers.hold}")
-    problems += agent.forwarding_warnings()
+    if agent.node is not None:
+        config = agent.node.config
+        problems += forwarding_warnings(ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None)
     if agent.reconciler is not None:
         problems += [f"{failure.object.describe()}: {failure.reason}" for failure in agent.reconciler.failures()]
     if agent.peers is not None:
