@@ -29,6 +29,8 @@ class Object(msgspec.Struct, frozen=True, gc=False):
     """Something that should exist. Subclasses set ``kind`` and ``identity``; equality covers every field."""
 
     kind: ClassVar[str] = ""
+    removable: ClassVar[bool] = True
+    """False: the kind knows no absence (a sysctl always has a value); what is no longer wanted is left as it is."""
 
     @property
     def identity(self) -> Identity:
@@ -149,6 +151,7 @@ class Sysctl(Object, frozen=True, gc=False):
     read-only without that being a failure."""
 
     kind: ClassVar[str] = "sysctl"
+    removable: ClassVar[bool] = False
 
     name: str
     value: str
@@ -214,7 +217,7 @@ class Neighbour(Object, frozen=True, gc=False):
 
 class FdbEntry(Object, frozen=True, gc=False):
     """A permanent entry of a VXLAN device's own forwarding database (AF_BRIDGE, NTF_SELF): frames to ``mac`` leave
-    for the VTEP at ``remote``. ``others`` holds the further remotes the kernel has for that MAC; never wanted."""
+    for the VTEP at ``remote``. The kernel holds several remotes for a multicast MAC only."""
 
     kind: ClassVar[str] = "fdb"
 
@@ -222,7 +225,6 @@ class FdbEntry(Object, frozen=True, gc=False):
     mac: str
     remote: str
     permanent: bool = True
-    others: tuple[str, ...] = ()
 
     @property
     def identity(self) -> Identity:

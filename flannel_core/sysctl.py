@@ -45,13 +45,12 @@ class SysctlTarget(Target):
         self._given_up: dict[str, _GivenUp] = {}
 
     async def read(self, scope: Scope) -> list[Actual]:
-        """The values of the identities in ``scope.wanted``; missing ones are left out. With ``scope.only`` nothing:
-        a sysctl's identity does not tell its device, and the poll reads them all."""
+        """The values of the identities in ``scope.wanted``; missing ones are left out. With ``scope.only`` those that
+        have one of these devices in their path."""
         self.scope = scope
-        if scope.only is not None:
-            return []
         wanted = sorted(str(identity[1]) for identity in scope.wanted if identity[0] == Sysctl.kind)
-        self._given_up = {name: given_up for name, given_up in self._given_up.items() if name in wanted}
+        if scope.only is not None:
+            wanted = [name for name in wanted if not scope.only.isdisjoint(name.split("/"))]
         found = []
         for name in wanted:
             file = self._look(name)

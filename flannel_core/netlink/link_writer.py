@@ -75,7 +75,8 @@ class LinkWriter:
             return existing[name].index
 
         if found is not None and not link.must_be_remade(found.link):
-            self._kernel.request(links.change(link, found.link, found.index, index))
+            for request in links.change(link, found.link, found.index, index):
+                self._kernel.request(request)
             return None
         holder = _holder_of_vni(link, existing)
         if holder is not None:

@@ -114,9 +114,20 @@ def create(link: Link, indexes: Callable[[str], int]) -> Request:
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, head + b"".join(parts))
 
 
-def change(link: Link, actual: Link, index: int, indexes: Callable[[str], int]) -> Request:
-    """Turn ``actual`` into ``link`` in place: only what differs is sent, so that nothing else is disturbed."""
+def change(link: Link, actual: Link, index: int, indexes: Callable[[str], int]) -> list[Request]:
+    """Turn ``actual`` into ``link`` in place: only what differs is sent, so that nothing else is disturbed.
+
+    What is VXLAN's goes first and alone: the kernel takes no MTU in the same message, and the new underlay decides
+    which MTU is possible.
+    """
+    requests = []
     want, have = link.info, actual.info
+    if isinstance(want, Vxlan) and isinstance(have, Vxlan):
+        data = _vxlan_lower(want, have, indexes)
+        if want.learning != have.learning:
+            data.append(attribute_u8(IFLA_VXLAN_LEARNING, want.learning))
+        if data:
+            requests.append(Request(RTM_NEWLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, index, 0, 0) + _linkinfo(want, data)))
     parts: list[bytes] = []
     if link.mac not in (None, actual.mac):
         parts.append(attribute(IFLA_ADDRESS, mac_bytes(link.mac or "")))
@@ -124,14 +135,11 @@ def change(link: Link, actual: Link, index: int, indexes: Callable[[str], int]) 
         parts.append(attribute_u32(IFLA_MTU, link.mtu))
     if link.txqueuelen is not None and link.txqueuelen != actual.txqueuelen:
         parts.append(attribute_u32(IFLA_TXQLEN, link.txqueuelen))
-    if isinstance(want, Vxlan) and isinstance(have, Vxlan):
-        data = _vxlan_lower(want, have, indexes)
-        if want.learning != have.learning:
-            data.append(attribute_u8(IFLA_VXLAN_LEARNING, want.learning))
-        if data:
-            parts.append(_linkinfo(want, data))
-    flags = IFF_UP if link.up else 0
-    return Request(RTM_NEWLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, index, flags, IFF_UP) + b"".join(parts))
+    if parts or link.up != actual.up:
+        flags = IFF_UP if link.up else 0
+        head = _IFINFOMSG.pack(AF_UNSPEC, 0, index, flags, IFF_UP)
+        requests.append(Request(RTM_NEWLINK, 0, head + b"".join(parts)))
+    return requests
 
 
 def delete(index: int) -> Request:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from socket import AF_INET, AF_INET6
 from struct import Struct
-
-import msgspec
 
 from ..objects import FdbEntry, Neighbour
 from .message import (
@@ -61,12 +59,12 @@ def create(entry: Neighbour | FdbEntry, index: int) -> Request:
 
 
 def replace(entry: Neighbour | FdbEntry, index: int) -> Request:
-    """Of a forwarding entry with several remotes only one is replaced: such an entry has to be deleted first."""
+    """Overwrites the entry for this address or MAC; makes one where there is none."""
     return Request(RTM_NEWNEIGH, NLM_F_CREATE | NLM_F_REPLACE, _encode(entry, index))
 
 
 def delete(entry: Neighbour | FdbEntry, index: int) -> Request:
-    """Without a remote the kernel deletes a forwarding entry with all its remotes."""
+    """A forwarding entry goes whatever its remote is by now."""
     if isinstance(entry, FdbEntry):
         head = _NDMSG.pack(AF_BRIDGE, index, 0, NTF_SELF, 0)
         return Request(RTM_DELNEIGH, 0, head + attribute(NDA_LLADDR, mac_bytes(entry.mac)))
@@ -75,7 +73,7 @@ def delete(entry: Neighbour | FdbEntry, index: int) -> Request:
 
 
 def decode(message: Message, names: Mapping[int, str]) -> Neighbour | FdbEntry | None:
-    """An RTM_NEWNEIGH or RTM_DELNEIGH; of a forwarding entry with one remote of perhaps several (see ``merge``).
+    """An RTM_NEWNEIGH or RTM_DELNEIGH.
 
     None for other families, for entries of a bridge rather than of the device itself, and on devices that ``names``
     does not have. A remote with a port, VNI or device of its own is spelled out, and so differs from any wanted.
@@ -100,17 +98,6 @@ def decode(message: Message, names: Mapping[int, str]) -> Neighbour | FdbEntry |
     if NDA_IFINDEX in found:
         address += f" via if{u32(found[NDA_IFINDEX])}"
     return FdbEntry(device, mac, address, permanent)
-
-
-def merge(entries: Iterable[FdbEntry]) -> list[FdbEntry]:
-    """One entry per MAC: the kernel dumps one message for each remote."""
-    merged: dict[object, FdbEntry] = {}
-    for entry in entries:
-        first = merged.get(entry.identity)
-        if first is not None:
-            entry = msgspec.structs.replace(first, others=(*first.others, entry.remote))
-        merged[entry.identity] = entry
-    return list(merged.values())
 
 
 def _encode(entry: Neighbour | FdbEntry, index: int) -> bytes:

@@ -69,16 +69,11 @@ async def neighbour_table(
     kernel: NetlinkSocket, index: int, names: dict[int, str]
 ) -> AsyncIterator[Neighbour | FdbEntry]:
     """All neighbours and forwarding entries of a device, also those that are not permanent."""
-    forwarding: list[FdbEntry] = []
     tables = [*dump(kernel, neighbours.dump_neighbours(index)), *dump(kernel, neighbours.dump_fdb(index))]
     async for message in _paced(tables):
         entry = neighbours.decode(message, names)
-        if isinstance(entry, FdbEntry):
-            forwarding.append(entry)
-        elif entry is not None:
+        if entry is not None:
             yield entry
-    for merged in neighbours.merge(forwarding):
-        yield merged
 
 
 def _route_dumps(

@@ -64,7 +64,7 @@ def in_the_way(standing: Object) -> str:
 
 def _link(wanted: Link, error: NetlinkError) -> str | None:
     info = wanted.info
-    if error.number == errno.EOPNOTSUPP:
+    if error.number == errno.EOPNOTSUPP and error.text in ("", "Unknown device type"):
         kind = info.kind
         return (
             f"this kernel has no {kind}: `modprobe {kind}`; if there is no such module, it is CONFIG_{kind.upper()}"

@@ -153,8 +153,8 @@ def decode(message: Message, names: Mapping[int, str], *, clones: bool = False) 
     if length > bits:
         raise MalformedMessage(f"a prefix of {length} bits in an address of {bits}")
     found = attributes(body, _RTMSG.size)
-    metric: int | None = u32(found[RTA_PRIORITY]) if RTA_PRIORITY in found else 0
-    if metric == (0 if family == AF_INET else DEFAULT_IPV6_METRIC):
+    metric = u32(found[RTA_PRIORITY]) if RTA_PRIORITY in found else None
+    if metric == 0 or (metric == DEFAULT_IPV6_METRIC and family == AF_INET6):
         metric = None
     index = u32(found[RTA_OIF]) if RTA_OIF in found else 0
     hops = 1

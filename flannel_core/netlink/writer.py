@@ -100,19 +100,16 @@ class Writer:
     ) -> list[tuple[Put, NetlinkError]]:
         """Write all of ``puts``. Returns what the kernel refused; what cannot be sent at all goes into ``failures``."""
         requests: list[Request] = []
-        asked: dict[int, Put] = {}
+        asked: list[Put] = []
         for put in puts:
             try:
-                requests += _putting(put, _index(put.object, indexes))
-                asked[len(requests) - 1] = put
+                requests.append(_putting(put, _index(put.object, indexes)))
+                asked.append(put)
             except MissingDevice as error:
                 failures.append(Failure(put.object, missing_device(str(error))))
             except UNWRITABLE as error:
                 failures.append(Failure(put.object, _unwritable(error)))
-        # A place that is in no one's name is a deletion ahead of its creation: it may fail.
-        return [
-            (asked[place], error) for place, error in (await self._kernel.write(requests)).items() if place in asked
-        ]
+        return [(asked[place], refused) for place, refused in (await self._kernel.write(requests)).items()]
 
     async def _standing(self, wanted: Sequence[Object], indexes: Indexes) -> dict[Identity, Object]:
         """What the kernel has now where ``wanted`` should be. Each table is read once, however much is in the way."""
@@ -154,21 +151,14 @@ def _removal(item: Object, index: int) -> Request:
     raise ValueError(f"the kernel target has no {item.kind}")
 
 
-def _putting(put: Put, index: int) -> list[Request]:
+def _putting(put: Put, index: int) -> Request:
     item, new = put.object, put.previous is None
     if isinstance(item, Route):
-        return [routes.create(item, index) if new else routes.replace(item, index)]
-    if isinstance(item, Neighbour):
-        return [neighbours.create(item, index) if new else neighbours.replace(item, index)]
-    if isinstance(item, FdbEntry):
-        # A replacement would take one remote of perhaps several, and none if the wanted one is among them.
-        return (
-            [neighbours.create(item, index)]
-            if new
-            else [neighbours.delete(item, index), neighbours.create(item, index)]
-        )
+        return routes.create(item, index) if new else routes.replace(item, index)
+    if isinstance(item, Neighbour | FdbEntry):
+        return neighbours.create(item, index) if new else neighbours.replace(item, index)
     if isinstance(item, Address):
-        return [addresses.create(item, index)]
+        return addresses.create(item, index)
     raise ValueError(f"the kernel target has no {item.kind}")
 
 
