@@ -125,12 +125,15 @@ def _bounds(meta: msgspec.Meta | None) -> str:
     return f" of at least {meta.ge}" if meta.ge is not None else f" of at most {meta.le}"
 
 
+_JSON_NAMES = {"int": "integer", "str": "string", "bool": "boolean"}
+
+
 def _reason(error: Exception) -> str:
     """msgspec's complaint in the words of JSON: it holds the path inside the key, and no more of the value than a
     wrong choice among fixed words."""
     if isinstance(error, RecursionError):
         return "nested too deep"
     text = re.sub(r" - at `\$(.*)`$", r" at \1", str(error))
-    for python_name, word in (("int", "integer"), ("str", "string"), ("bool", "true or false")):
-        text = text.replace(f"`{python_name}`", word)
-    return printable(text.replace("`", ""), 120)
+    names = re.compile(r"\b(int|str|bool)\b")
+    text = re.sub("`([^`]*)`", lambda quoted: names.sub(lambda name: _JSON_NAMES[name[0]], quoted[1]), text)
+    return printable(text, 120)
