@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
 import msgspec
@@ -41,7 +42,7 @@ class Scope(msgspec.Struct, frozen=True):
     ``devices``: names of devices that are ours (present ones and ones recorded by an earlier run). ``networks``: the
     prefixes, as text, inside which a route with our protocol number is ours. ``external``: devices that are not ours
     but carry objects of ours. ``records``: what other targets recorded (tables, cloud routes), by target name.
-    ``wanted``: the identities that are desired, for kinds whose ownership is by name (sysctls).
+    ``wanted``: the identities that are desired at any time (it is kept in step, not copied), of the target's own kinds.
     ``only``: None to read everything, else only what lies on these devices.
     """
 
@@ -49,7 +50,7 @@ class Scope(msgspec.Struct, frozen=True):
     networks: tuple[str, ...] = ()
     external: frozenset[str] = frozenset()
     records: Mapping[str, frozenset[str]] = {}
-    wanted: frozenset[Identity] = frozenset()
+    wanted: AbstractSet[Identity] = frozenset()
     only: frozenset[str] | None = None
 
 

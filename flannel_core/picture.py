@@ -1,0 +1,129 @@
+"""What is wanted beside what was last read or heard, and which of it has to be looked at. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from .desired import Desired
+from .objects import Identity, Link, Object
+from .target import Actual
+
+
+class Picture:
+    """``desired`` against ``actual``. Every identity of which the two differ is in ``dirty``, or a try to write it
+    failed and it waits for the next.
+
+    An actual object that is exactly the wanted one is kept as that very instance: at 5,000 peers the two take little
+    more memory than one.
+    """
+
+    def __init__(self, kinds: Iterable[object]) -> None:
+        self.desired = Desired()
+        self.actual: dict[object, dict[Identity, Object]] = {kind: {} for kind in kinds}
+        self.dirty: dict[Identity, None] = {}
+        """What a pass looks at, in the order it came up."""
+        self.untried: set[Identity] = set()
+        """What was wanted since it was last tried to make it so."""
+        self.lost: dict[Identity, str] = {}
+        """What was as wanted until something else changed it -> who that was, "" if it is not known."""
+
+    def found(self, identity: Identity) -> Object | None:
+        """What is there, as far as is known."""
+        table = self.actual.get(identity[0])
+        return table.get(identity) if table else None
+
+    def is_settled_as(self, identity: Identity, now: Object | None) -> bool:
+        """True if ``now`` is there as far as is known, and is what is wanted there: so it is not being written either."""
+        claim = self.desired.get(identity)
+        if self.found(identity) != now:
+            return False
+        return claim is None if now is None else claim is not None and claim.object.satisfied_by(now)
+
+    def touch(self, identities: Iterable[Identity]) -> None:
+        self.dirty.update(dict.fromkeys(identities))
+
+    def touch_wanted(self) -> None:
+        self.touch(claim.identity for claim in self.desired)
+
+    def touch_unwanted(self) -> None:
+        self.touch(self.unwanted())
+
+    def unwanted(self) -> list[Identity]:
+        """What is there and nobody wants."""
+        return [identity for table in self.actual.values() for identity in table if self.desired.get(identity) is None]
+
+    def wanted_anew(self, identities: Iterable[Identity]) -> None:
+        """Something else is wanted there than before."""
+        for identity in identities:
+            self.dirty[identity] = None
+            self.lost.pop(identity, None)
+            if self.desired.get(identity) is None:
+                self.untried.discard(identity)
+            else:
+                self.untried.add(identity)
+
+    def on_any(self, devices: frozenset[str], kinds: Iterable[object]) -> bool:
+        """True if an object of these kinds, wanted or found, lies on one of these devices."""
+        return any(have.on_device in devices for kind in kinds for have in self.actual[kind].values()) or any(
+            claim.object.on_device in devices for kind in kinds for claim in self.desired.of_kind(kind).values()
+        )
+
+    def learn(
+        self, kinds: Iterable[object], read: Iterable[Actual], devices: frozenset[str] | None, *, by_us: bool = False
+    ) -> None:
+        """``read`` is all that there is of these kinds, on these devices (None: anywhere). ``by_us``: what is other
+        than before was our own doing."""
+        news = {item.object.identity: item.object for item in read}
+        for kind in kinds:
+            gone = [
+                identity
+                for identity, have in self.actual[kind].items()
+                if identity not in news and (devices is None or have.on_device in devices)
+            ]
+            for identity in gone:
+                self.hear(identity, None, by_us=by_us)
+        for identity, have in news.items():
+            self.hear(identity, have, by_us=by_us)
+
+    def hear(self, identity: Identity, now: Object | None, by: str = "", *, by_us: bool = False) -> None:
+        """``now`` is there (None: nothing). Costs one lookup if that is known."""
+        table = self.actual[identity[0]]
+        before = table.get(identity)
+        if before == now:
+            return
+        claim = self.desired.get(identity)
+        if claim is not None:
+            identity, want = claim.identity, claim.object
+            stood = before is not None and want.satisfied_by(before)
+            stands = now is not None and want.satisfied_by(now)
+            if stood and not stands and not by_us:
+                self.lost[identity] = by
+            if now == want:
+                now = want
+        if now is None:
+            del table[identity]
+        else:
+            table[identity] = now
+        self.dirty[identity] = None
+
+    def settled(self, identity: Identity) -> None:
+        """It is as wanted."""
+        self.lost.pop(identity, None)
+        self.untried.discard(identity)
+
+    def wrote(self, item: Object) -> None:
+        """We made ``item`` so."""
+        claim = self.desired.get(item.identity)
+        identity = claim.identity if claim else item.identity
+        self.actual[identity[0]][identity] = item
+        self.lost.pop(identity, None)
+        if claim is not None and claim.object is item:
+            self.untried.discard(identity)
+
+    def removed(self, item: Object) -> None:
+        """We took ``item`` away, and with a device all that lies on it."""
+        self.actual[item.kind].pop(item.identity, None)
+        if isinstance(item, Link):
+            for table in self.actual.values():
+                for identity in [identity for identity, have in table.items() if have.on_device == item.name]:
+                    del table[identity]

@@ -1,0 +1,246 @@
+"""Keeps what exists as what is wanted: reads, writes the difference, and hears what changes.
+
+A start, a crash, a missed event, an operator's ``ip route flush`` and a changed config are one case here: a pass over
+what differs. Backends say what they want through :meth:`Reconciler.want`; nothing else ever writes.
+
+``Picture`` holds what is wanted and what is known to exist, ``Reader`` keeps the latter true, ``Writer`` makes it the
+former.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import math
+import random
+from collections.abc import Iterable, Sequence
+from typing import NoReturn
+
+import msgspec
+
+from .diff import PlannedChange as PlannedChange
+from .diff import plan
+from .errors import FlannelError
+from .journal import Journal
+from .listening import reason_of
+from .objects import Identity, Object
+from .ownership import OwnedFile
+from .picture import Picture
+from .reading import Reader
+from .retries import Retries
+from .target import Failure, Target
+from .writing import Writer, homes_of
+
+log = logging.getLogger(__name__)
+
+FULL_READ_SECONDS = 60.0
+"""How often everything is read again although nothing was heard; a tenth more or less by chance."""
+BURST_SECONDS = 0.003
+"""How long a pass waits once something was heard: what belongs together is heard within it."""
+
+
+class OwnerState(msgspec.Struct, frozen=True):
+    """``tried``: each object of the owner was tried at least once since it is wanted. ``failures``: what of it does not
+    stand, and why."""
+
+    tried: bool
+    failures: tuple[Failure, ...] = ()
+
+
+class Reconciler:
+    """One per agent, used from one event loop.
+
+    Nothing is removed as long as ``pruning`` is False, and no device that is not on record in ``owned``. What comes to
+    be made has to be on record before it is wanted.
+    """
+
+    def __init__(
+        self,
+        targets: Sequence[Target],
+        owned: OwnedFile,
+        journal: Journal,
+        *,
+        rng: random.Random | None = None,
+        full_read_seconds: float = FULL_READ_SECONDS,
+    ) -> None:
+        rng = rng or random.Random()
+        self._targets = tuple(targets)
+        self._owned = owned
+        self._homes = homes_of(self._targets)
+        self._picture = Picture(self._homes)
+        self._retries = Retries(rng)
+        self._reader = Reader(self._targets, owned, self._picture, self._retries, journal, rng, full_read_seconds)
+        self._writer = Writer(self._homes, self._picture, self._reader, self._retries, owned, journal)
+        self._pruning = False
+        self._lock = asyncio.Lock()
+
+    @property
+    def writes(self) -> int:
+        """The objects put or removed since the start."""
+        return self._writer.writes
+
+    @property
+    def repairs(self) -> int:
+        """The objects put back, because something else had changed or removed them, since the start."""
+        return self._writer.repairs
+
+    # --- what is wanted ------------------------------------------------------------------------------------------
+
+    def want(self, owner: str, objects: Iterable[Object], cause: str) -> None:
+        """``owner`` wants exactly ``objects`` from now on, because of ``cause`` (``lease 10.5.3.0-24 revision 17``).
+
+        Owners may share an object. Where two want one identity otherwise, the first has its way; the other is told by
+        its ``state``, and has its way when the first is gone.
+        """
+        self._wanted_anew(self._picture.desired.replace(owner, objects, cause))
+
+    def unwant(self, owner: str) -> None:
+        """``owner`` wants nothing any more."""
+        self._wanted_anew(self._picture.desired.remove(owner))
+
+    def _wanted_anew(self, identities: Sequence[Identity]) -> None:
+        if not identities:
+            return
+        self._picture.wanted_anew(identities)
+        for identity in identities:
+            self._retries.clear(identity)
+            self._writer.hold_off.forget(identity)
+        self._reader.wake.set()
+
+    def owners(self) -> list[str]:
+        return self._picture.desired.owners()
+
+    @property
+    def pruning(self) -> bool:
+        """True if what is ours and unwanted is removed. Only safe once all that is wanted was said."""
+        return self._pruning
+
+    @pruning.setter
+    def pruning(self, allowed: bool) -> None:
+        self._pruning = allowed
+        if allowed:
+            self._picture.touch_unwanted()
+            self._reader.wake.set()
+
+    # --- how it stands -------------------------------------------------------------------------------------------
+
+    def state(self, owner: str) -> OwnerState:
+        """How what ``owner`` wants stands. Costs no more than that owner's objects."""
+        picture = self._picture
+        identities = picture.desired.identities(owner)
+        failures = [failure for identity in identities if (failure := self._failure_of(identity))]
+        failures += picture.desired.contested(owner)
+        return OwnerState(not any(identity in picture.untried for identity in identities), tuple(failures))
+
+    def failures(self) -> list[Failure]:
+        """Everything that was tried and is not as wanted, or could not be removed."""
+        found = self._retries.failures()
+        if self._reader.outages:
+            identities = (claim.identity for claim in self._picture.desired if claim.identity not in self._retries)
+            found += [failure for identity in identities if (failure := self._failure_of(identity))]
+        return found + self._picture.desired.all_contested()
+
+    def retry_in(self, identity: Identity) -> float | None:
+        """Seconds until what failed there is tried again; None if it waits for an event or did not fail."""
+        trouble, home = self._retries.get(identity), self._homes.get(identity[0])
+        outage = self._reader.outages.get(home.target) if home else None
+        at = outage.retry_at if outage else trouble.retry_at if trouble else math.inf
+        return None if at == math.inf else max(0.0, at - asyncio.get_running_loop().time())
+
+    def _failure_of(self, identity: Identity) -> Failure | None:
+        trouble = self._retries.get(identity)
+        if trouble is not None:
+            return trouble.failure
+        claim, home = self._picture.desired.get(identity), self._homes.get(identity[0])
+        outage = self._reader.outages.get(home.target) if home else None
+        return Failure(claim.object, outage.reason) if claim and outage else None
+
+    # --- life ----------------------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Open the targets. Raises FlannelError if one cannot be."""
+        for target in self._targets:
+            await target.open()
+
+    async def close(self) -> None:
+        """Stop listening and close the targets. What was written stays."""
+        await self._reader.close()
+        for target in self._targets:
+            await target.close()
+
+    async def run(self) -> NoReturn:
+        """A pass whenever something changed, is wanted or is due to be tried again. Never returns; cancel it."""
+        self._reader.wake.set()
+        while True:
+            await self._until_needed()
+            await self.settle()
+
+    async def settle(self) -> None:
+        """One pass: read what is not known, write what differs, remove what is unwanted if that is allowed.
+
+        When it returns, everything that was wanted when it began was tried once. Safe beside ``run``.
+        """
+        async with self._lock:
+            try:
+                self._reader.absorb()
+                now = asyncio.get_running_loop().time()
+                everything_read = await self._reader.refresh()
+                self._picture.touch(self._retries.due(now))
+                await self._writer.write(pruning=self._pruning)
+                if everything_read:
+                    self._writer.hold_off.forget_old(now)
+                    self._forget_what_is_gone()
+            except BaseException:  # most likely cancelled in the middle of a write: nothing is certain any more
+                self._picture.touch_wanted()
+                self._reader.suspect()
+                raise
+
+    def suspect(self, devices: frozenset[str] | None = None) -> None:
+        """Read what is on ``devices``, or everything (None), in the next pass, whatever was heard of it."""
+        self._reader.suspect(devices)
+
+    async def plan(self) -> list[PlannedChange]:
+        """What a pass would write, in its order, from a reading of its own. Changes nothing, here or there.
+
+        Raises FlannelError if a target cannot be read.
+        """
+        async with self._lock:
+            seen = Picture(self._homes)
+            for target in self._targets:
+                try:
+                    seen.learn(self._reader.kinds[target], await target.read(self._reader.scope(target)), None)
+                except Exception as error:
+                    raise FlannelError(f"{target.name}: {reason_of(error)}") from error
+            return plan(
+                self._picture.desired,
+                seen.actual,
+                sorted(self._homes, key=lambda kind: self._homes[kind].stage),
+                self._owned.owned.devices,
+                pruning=self._pruning,
+                waiting=lambda identity: failure.reason if (failure := self._failure_of(identity)) else None,
+            )
+
+    async def _until_needed(self) -> None:
+        try:
+            async with asyncio.timeout_at(min(self._retries.next_due(), self._reader.due)):
+                await self._reader.wake.wait()
+        except TimeoutError:
+            pass
+        if self._reader.heard:
+            await asyncio.sleep(BURST_SECONDS)
+        self._reader.heard = False
+        self._reader.wake.clear()
+
+    def _forget_what_is_gone(self) -> None:
+        """What only earlier runs recorded, and of which nothing is left, need not be looked for again."""
+        unclaimed = self._owned.unclaimed
+        if not self._pruning or not (unclaimed.devices or unclaimed.networks or unclaimed.external):
+            return
+        if self._reader.outages or any(
+            have.removable for identity in self._picture.unwanted() if (have := self._picture.found(identity))
+        ):
+            return
+        try:
+            self._owned.forget(unclaimed.devices, unclaimed.networks, unclaimed.external)
+        except FlannelError as error:
+            log.warning("%s", error)
