@@ -28,7 +28,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile lab test lint types faults soak bench dist pins clean
+.PHONY: help install commands compile lab test lint style types imports faults soak bench dist pins clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -65,13 +65,17 @@ lab: install ## three hosts on this machine that ping each other's containers (H
 test: install ## every test (TEST_ARGS="tests/house -k links")
 	$(BIN)/pytest $(TEST_ARGS)
 
-lint: install types ## ruff, mypy --strict, the import contract
+lint: style types imports ## all of the three below
+
+style: $(STAMP) ## ruff: rules and format
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/lint-imports --no-logo
 
 types: $(STAMP) ## mypy --strict over the core and every distribution
 	$(BIN)/mypy $(PACKAGES:%=-p %)
+
+imports: $(STAMP) ## who may import whom (.importlinter)
+	$(BIN)/lint-imports --no-logo
 
 faults: install ## break one object after another under running pings; print how long each took to come back
 	$(BIN)/python benchmarks/faults.py
