@@ -48,9 +48,9 @@ class Host(Agent):
     @property
     def env(self) -> subnet_env.SubnetEnv:
         """subnet.env. Raises LabError while there is none."""
-        found = subnet_env.read(self.subnet_file)
+        found, unreadable = subnet_env.read(self.subnet_file)
         if found is None:
-            raise LabError(f"{self.name} has no subnet.env yet\n{self.explain()}")
+            raise LabError(f"{self.name} has no subnet.env: {unreadable or 'not written yet'}\n{self.explain()}")
         return found
 
     @property

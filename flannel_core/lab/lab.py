@@ -81,6 +81,8 @@ class Lab:
 
     def close(self) -> None:
         """End every process of the lab and remove all it made; what could not be is named in ``leftovers``."""
+        if not self.directory.exists():
+            return
         self.leftovers = record.remove(self._record)
         for host in self.all_hosts:
             if host.process is not None:

@@ -1,8 +1,12 @@
 """Agents that stop, die, start again, and the ones that must not start at all."""
 
 import json
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
+
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
 
 
 def test_an_unchanged_host_is_not_written_to(lab):
@@ -76,9 +80,9 @@ def test_a_second_agent_of_one_state_directory_is_refused_by_naming_the_first(la
 
 def test_without_root_it_says_so(lab):
     (a,) = lab.hosts(1, started=False)
-    a.directory.mkdir(exist_ok=True)
-    a.directory.chmod(0o777)
-    refused = a.attempt(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"])
+    with TemporaryDirectory() as directory:
+        Path(directory).chmod(0o777)
+        refused = a.attempt(AS_NOBODY, subnet_file=f"{directory}/subnet.env", sqlite_file=f"{directory}/flannel.sqlite")
     assert refused.exit_code == 1
     assert "root" in refused.output
     assert "Traceback" not in refused.output
