@@ -62,3 +62,10 @@ def test_every_plugin_directory_is_in_the_readme_table() -> None:
     readme = (ROOT / "README.md").read_text()
     for path in [*ROOT.glob("backends/*"), *ROOT.glob("stores/*")]:
         assert re.search(rf"^\| `{path.name}` \|.*\| works \|$", readme, flags=re.MULTILINE), path.name
+
+
+def test_every_module_of_the_core_has_its_line_in_the_architecture() -> None:
+    text = (ROOT / "docs/explanation/architecture.md").read_text()
+    core = ROOT / "flannel_core"
+    modules = {path.stem for path in core.glob("[!_]*.py")} | {path.parent.name for path in core.glob("*/__init__.py")}
+    assert modules - {name for name in modules if f"`{name}`" in text} == set()
