@@ -73,7 +73,7 @@ class KernelTarget(Target):
             while True:
                 try:
                     heard = await notifications.receive()
-                    own_port = self._writer.port if self._writer is not None else 0
+                    own_port = self._writer.port if self._writer is not None else -1
                     for change in translate(heard, self._rules(), names, own_port):
                         yield change
                 except (NotificationsLost, MalformedMessage) as error:

@@ -210,11 +210,15 @@ class NetlinkSocket:
         return first
 
     def _receive(self) -> bytes:
-        """The answer that is there already."""
-        try:
-            return self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
-        except OSError as error:  # ENOBUFS, or EAGAIN after it: an answer was dropped, the outcome is unknown
-            raise NetlinkError(errno.ENOBUFS, "an answer was lost") from error
+        """The next answer, which is there already. Raises NetlinkError (ENOBUFS) if it was dropped."""
+        while True:
+            try:
+                return self._socket.recv(RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                raise NetlinkError(errno.ENOBUFS, "an answer was lost, the outcome is unknown") from None
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:  # which comes ahead of the answers that did fit
+                    raise NetlinkError(error.errno or errno.EIO) from None
 
 
 class NotificationSocket:
@@ -245,11 +249,24 @@ class NotificationSocket:
                 except BlockingIOError:
                     return found
         except MalformedMessage as error:
+            self._forget()
             raise NotificationsLost(str(error)) from None
         except OSError as error:
             if error.errno != errno.ENOBUFS:
                 raise
+            self._forget()
             raise NotificationsLost("the kernel dropped notifications") from None
+
+    def _forget(self) -> None:
+        """Drop what still waits: it is older than the gap, and would be taken for newer than what is read now."""
+        while True:
+            try:
+                self._socket.recv(RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
 
 
 def _error(message: Message) -> NetlinkError | None:

@@ -46,8 +46,10 @@ def translate(heard: list[Message], ours: Ours, names: dict[int, str], own_port:
             for name in follow(names, message) & ours.heeded:
                 unclear[name] = f"link {name} changed"
         elif kind in (addresses.RTM_NEWADDR, addresses.RTM_DELADDR):
-            name = names.get(addresses.decode(message).index, "")
-            if name in ours.heeded:
+            address = addresses.decode(message)
+            name = names.get(address.index, "")
+            # fe80:: comes and goes with every device, a second after it, and carries nothing of ours.
+            if name in ours.heeded and address.scope != addresses.RT_SCOPE_LINK:
                 unclear[name] = f"an address of {name} changed"
     if unclear:
         yield Unknown(frozenset(unclear), "; ".join(unclear.values()))
