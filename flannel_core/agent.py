@@ -232,7 +232,7 @@ class Agent:
 
     async def _make_devices(self, node: Node, backend: Backend[Any, Any], reconciler: Reconciler) -> bool:
         """The devices, which need no subnet yet. True if there are any."""
-        objects = list(backend.local(node))
+        objects = self._local_objects(backend, node)
         self._claim(node, objects)
         reconciler.want(LOCAL, objects, LOCAL)
         await reconciler.settle()

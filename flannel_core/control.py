@@ -126,10 +126,10 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
     """The agent's servers, as long as the block runs. Raises FlannelError if a socket or port cannot be had."""
 
     async def healthz() -> Reply:
-        return Reply(b"flanneld is running\n")
+        return Reply(b"flanneld is running")
 
     async def readyz() -> Reply:
-        return Reply(b"flanneld is ready\n") if agent.ready_now else Reply(b"flanneld is not ready yet\n", 503)
+        return Reply(b"flanneld is ready") if agent.ready_now else Reply(b"flanneld is not ready yet", 503)
 
     async def status() -> Reply:
         from .status_report import status_of  # paid for by whoever asks first, not by the start

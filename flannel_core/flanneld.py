@@ -8,6 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from .errors import EXIT_FAILED, EXIT_OK, FlannelError
@@ -16,6 +17,9 @@ from .klog import configure
 from .store import StoreContext, SubnetStore
 
 log = logging.getLogger(__name__)
+
+CAP_NET_ADMIN = 12
+"""linux/capability.h."""
 
 
 def main() -> None:
@@ -46,6 +50,14 @@ def run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
         return EXIT_FAILED
 
 
+def _require_privilege() -> None:
+    """Raises FlannelError if this process may not change the host's network. Said at once, not when the first device
+    or state file fails."""
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    if not int(status["CapEff"], 16) >> CAP_NET_ADMIN & 1:
+        raise FlannelError("flanneld changes this host's network: run it as root, or give it CAP_NET_ADMIN")
+
+
 async def _run(parsed: Parsed[FlanneldOptions]) -> int:
     from .agent import Agent
 
@@ -53,6 +65,7 @@ async def _run(parsed: Parsed[FlanneldOptions]) -> int:
     gc.freeze()
     agent = Agent(parsed.options, parsed.store_name, _store(parsed))
     if not parsed.options.dry_run:
+        _require_privilege()
         return await agent.run()
     from .status_report import lines_of
 
