@@ -15,7 +15,7 @@ LAB_ARGS ?=
 TEST_ARGS ?=
 
 # command:package, for what the lab and the tests call
-COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping
+COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps
 PLUGINS := $(wildcard backends/* stores/*)
 PROJECTS := pyproject.toml $(wildcard $(PLUGINS:%=%/pyproject.toml))
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
@@ -42,17 +42,18 @@ commands:
 		echo "missing Debian packages: $$(echo $$missing). As root: apt-get install $$(echo $$missing)" >&2; exit 1; \
 	fi; \
 	echo "apt-get install" $$missing; \
-	export DEBIAN_FRONTEND=noninteractive; \
+	export DEBIAN_FRONTEND=noninteractive DEBCONF_NOWARNINGS=yes; \
 	apt-get update --quiet=2 && apt-get install --yes --quiet=2 --no-install-recommends $$missing > /dev/null
 
 $(STAMP): $(PROJECTS) $(PINS)
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
 		|| { echo "$(PYTHON) is missing or older than 3.11: make PYTHON=/path/to/python3.11" >&2; exit 1; }
-	$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) uv
-	$(BIN)/uv pip install --quiet --compile-bytecode --constraint $(PINS) --build-constraint $(PINS) --group dev \
+	@echo "installing into $(VENV)"
+	@$(BIN)/python -m pip --version > /dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint $(PINS) uv
+	@$(BIN)/uv pip install --quiet --compile-bytecode --constraint $(PINS) --build-constraint $(PINS) --group dev \
 		--editable '.[all]' $(PLUGINS:%=--editable ./%)
-	touch $@
+	@touch $@
 
 # Editable trees are compiled by nobody else, least of all where PYTHONDONTWRITEBYTECODE is set, and a start without
 # bytecode takes twice as long. Costs 0.1 s when nothing has changed.
