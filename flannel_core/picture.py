@@ -33,7 +33,7 @@ class Picture:
         return table.get(identity) if table else None
 
     def is_settled_as(self, identity: Identity, now: Object | None) -> bool:
-        """True if ``now`` is there as far as is known, and is what is wanted there: so it is not being written either."""
+        """True if ``now`` is known to be there and is as wanted, so that nobody is writing it at this moment."""
         claim = self.desired.get(identity)
         if self.found(identity) != now:
             return False
@@ -122,8 +122,8 @@ class Picture:
 
     def removed(self, item: Object) -> None:
         """We took ``item`` away, and with a device all that lies on it."""
-        self.actual[item.kind].pop(item.identity, None)
+        gone = [item.identity]
         if isinstance(item, Link):
-            for table in self.actual.values():
-                for identity in [identity for identity, have in table.items() if have.on_device == item.name]:
-                    del table[identity]
+            gone += [i for table in self.actual.values() for i, have in table.items() if have.on_device == item.name]
+        for identity in gone:
+            self.hear(identity, None, by_us=True)

@@ -93,6 +93,10 @@ class HoldOff:
     def __init__(self) -> None:
         self._repairs: dict[Identity, tuple[float, ...]] = {}
 
+    def __len__(self) -> int:
+        """How many objects were repaired lately."""
+        return len(self._repairs)
+
     def repaired(self, identity: Identity, now: float) -> None:
         self._repairs[identity] = (*self._repairs.get(identity, ())[-REPAIRS + 1 :], now)
 

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import random
 import selectors
+import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -255,6 +256,17 @@ class Running:
         self.task.cancel()
         await asyncio.gather(self.task, return_exceptions=True)
         await self.reconciler.close()
+
+
+@pytest.fixture(scope="session")
+def scenario() -> Callable[[Callable[[World], Any]], None]:
+    """Runs a coroutine function with a world of its own: for hypothesis, which wants a fresh one for each example."""
+
+    def play(script: Callable[[World], Any]) -> None:
+        with tempfile.TemporaryDirectory() as directory, asyncio.Runner(loop_factory=JumpingLoop) as runner:
+            runner.run(script(World(Path(directory))))
+
+    return play
 
 
 @pytest.fixture
