@@ -24,7 +24,6 @@ async def read(kernel: NetlinkSocket, ours: Ours, only: frozenset[str] | None) -
     found: dict[Identity, Object] = {}
     link_dump = kernel.dump(links.dump())
     names = link_names(link_dump)
-    macs: dict[str, str] = {}
     wanted = ours.heeded if only is None else only & ours.heeded
     indexes = {name: index for index, name in names.items() if name in wanted}
     own = {name: index for name, index in indexes.items() if name in ours.scope.devices}
@@ -32,7 +31,6 @@ async def read(kernel: NetlinkSocket, ours: Ours, only: frozenset[str] | None) -
     for message in link_dump:
         if links.decode_name(message)[2] in own:
             row = links.decode(message, names)
-            macs[row.name] = row.mac
             found[row.link.identity] = row.link
 
     for index in own.values():
@@ -45,7 +43,7 @@ async def read(kernel: NetlinkSocket, ours: Ours, only: frozenset[str] | None) -
 
     for index in own.values():
         async for entry in neighbour_table(kernel, index, names):
-            if entry.permanent and ours.neighbour(entry) and entry.mac != macs[entry.device]:
+            if entry.permanent and ours.neighbour(entry):
                 found[entry.identity] = entry
 
     async for message in _paced(_route_dumps(kernel, indexes, ours.scope, only)):
