@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 from collections.abc import Iterable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 
 import msgspec
 
+from . import __version__
 from .command_line import Given, Option, convert, decode, options_of, read_environment, read_words
 from .errors import FlannelError, UsageError
 from .plugins import PluginMissing, list_plugins, load_store
@@ -172,7 +172,7 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed[FlanneldOpt
     if _switched(QUESTIONS[1], asked) or _switched(_H, asked):
         return Answer(help_text())
     if _switched(QUESTIONS[0], asked):
-        return Answer(f"v{importlib.metadata.version('flannel-core')} flannel-core (Python)\n", to_stderr=True)
+        return Answer(f"v{__version__} flannel-core (Python)\n", to_stderr=True)
     return _parse(argv, environ, FlanneldOptions, core, QUESTIONS)
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from . import __version__
 from .admission import Admission
 from .diff import PlannedChange
 from .host_discovery import forwarding_warnings
@@ -36,7 +36,7 @@ def status_of(agent: Agent) -> Status:
     """Everything the agent knows now; costs one pass over the peers."""
     node, peers, reconciler = agent.node, agent.peers, agent.reconciler
     return Status(
-        version=importlib.metadata.version("flannel-core"),
+        version=__version__,
         pid=os.getpid(),
         started=agent.started,
         ready=agent.ready,

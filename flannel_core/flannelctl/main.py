@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import sys
 import traceback
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 from cyclopts import App, CycloptsError, Parameter
 
+from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, FlannelError
 from .config_command import app as config_app
 from .output import complain
@@ -24,7 +24,7 @@ app = App(
     name="flannelctl",
     help="Look into, check and try out flannel on this host.",
     help_format="plaintext",
-    version=lambda: importlib.metadata.version("flannel-core"),
+    version=__version__,
     default_parameter=Parameter(negative=()),
     suppress_keyboard_interrupt=False,
 )
