@@ -115,6 +115,8 @@ class Writer:
                 continue
             elif have is want or (have is not None and want.satisfied_by(have)):
                 picture.settled(identity)
+                if isinstance(want, Link):  # others may have made it for us
+                    self._try_what_waits_for(frozenset({want.name}))
                 self._retries.clear(identity)
             elif not isinstance(want, Link) and (reason := self._missing_device(want.on_device, failed)):
                 failed[identity] = (Failure(want, reason), math.inf)
@@ -138,9 +140,7 @@ class Writer:
         """A device was made or changed, and may have lost what lay on it: that follows in the stages to come."""
         devices = frozenset(links)
         await self._reader.read_devices(devices, by_us=True)
-        self._picture.touch(
-            identity for identity, item in self._retries.on_devices(devices) if not isinstance(item, Link)
-        )
+        self._try_what_waits_for(devices)
         for link in links.values():
             self._picture.dirty.pop(link.identity, None)
             have = self._picture.found(link.identity)
@@ -149,6 +149,10 @@ class Writer:
             if have is None or not link.satisfied_by(have):
                 became = deviations(link, have) if have else "it is gone again"
                 failed[link.identity] = (Failure(link, f"it was written, but {became}"), None)
+
+    def _try_what_waits_for(self, devices: frozenset[str]) -> None:
+        failed = self._retries.on_devices(devices)
+        self._picture.touch(identity for identity, item in failed if not isinstance(item, Link))
 
     def _record_puts(self, puts: Sequence[Put]) -> None:
         picture, now = self._picture, _now()

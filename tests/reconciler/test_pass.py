@@ -126,6 +126,17 @@ async def test_what_lies_on_a_missing_device_waits_for_it_and_says_so(world: Any
     assert world.target.has(*world.peer(2))
 
 
+async def test_what_waits_for_a_device_follows_when_somebody_else_makes_it(world: Any) -> None:
+    world.target.broken[world.link.identity] = "Operation not supported"
+    world.want_local()
+    await world.reconciler.settle()
+    world.target.put(world.link, tell=False)
+    world.reconciler.suspect()
+    await world.reconciler.settle()
+    assert world.target.has(world.link, world.address)
+    assert world.reconciler.failures() == []
+
+
 async def test_one_failing_object_holds_up_no_other(world: Any) -> None:
     world.target.broken[world.route(2).identity] = "Network is unreachable"
     world.want_local()
