@@ -1,4 +1,4 @@
-"""Which of the things in the kernel are ours (pure)."""
+"""Which of the things in the kernel are ours: rules only, nothing is read or written here."""
 
 from __future__ import annotations
 
@@ -60,4 +60,4 @@ class Ours:
 
 def _is_unicast(mac: str) -> bool:
     """False for the all-zero default entry of a VXLAN device and for multicast."""
-    return mac != "00:00:00:00:00:00" and not int(mac[:2] or "0", 16) & 1
+    return mac not in ("", "00:00:00:00:00:00") and not int(mac[:2], 16) & 1

@@ -1,4 +1,4 @@
-"""Why the kernel refused, in words that name the cure (pure)."""
+"""Why the kernel refused, in words that name the cure."""
 
 from __future__ import annotations
 
