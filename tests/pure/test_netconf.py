@@ -2,6 +2,7 @@
 
 import json
 from ipaddress import ip_address, ip_network
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -372,6 +373,16 @@ SOME_VALUE = st.one_of(
 )
 KEYS = ["EnableIPv4", "EnableIPv6", "EnableNFTables", "Network", "IPv6Network", "SubnetLen", "IPv6SubnetLen"]
 KEYS += ["SubnetMin", "SubnetMax", "IPv6SubnetMin", "IPv6SubnetMax", "Backend"]
+
+
+def test_the_reference_page_has_every_key() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "net-conf.md").read_text()
+    assert [key for key in KEYS if f"| `{key}` |" not in page] == []
+
+
+def test_the_example_of_the_reference_page_is_valid() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "net-conf.md").read_text()
+    assert check_config(page.split("```json")[1].split("```")[0].encode(), SOURCE) == []
 
 
 @given(tree=st.dictionaries(st.sampled_from(KEYS), SOME_VALUE))
