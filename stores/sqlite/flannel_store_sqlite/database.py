@@ -193,13 +193,16 @@ class Database:
                 raise StoreError(self._no_access(path))
 
     def _no_access(self, path: Path) -> str:
-        try:
-            if os.statvfs(path).f_flag & os.ST_RDONLY and not self.dry_run:
+        for place in (path, *path.parents):
+            try:
+                read_only = bool(os.statvfs(place).f_flag & os.ST_RDONLY) and not self.dry_run
+            except OSError:
+                continue  # it is not there, or in a directory that is closed to us
+            if read_only:
                 return f"{path} is on a read-only file system; mount it read-write or choose a file with --sqlite-file"
-        except OSError:
-            pass
+            break
         return (
-            f"{path} may not be read and written by user {os.geteuid()}; run as root, or give that user the file and "
+            f"{place} may not be read and written by user {os.geteuid()}; run as root, or give that user the file and "
             f"its directory"
         )
 

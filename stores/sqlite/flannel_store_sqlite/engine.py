@@ -28,7 +28,7 @@ LOCKED_SECONDS = 5.0
 """For how long a lock of another process is waited for before the store counts as unavailable."""
 SWEEP_SECONDS = 1.0
 """How often it is looked for leases that have run out, up to half as long again: a thousand agents do not all look at
-once."""
+once. Longer than an agent whose lease has run out waits between two attempts to renew it."""
 
 T = TypeVar("T")
 Way = Literal["read", "write"]
@@ -54,10 +54,10 @@ class Engine:
         """time.monotonic() of the file's last answer."""
         self._database = Database(path, dry_run)
         self._executor: ThreadPoolExecutor | None = None
-        self._polling: asyncio.Task[None] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
         self._trouble: dict[Way, str] = {}
-        self._sweep_at = 0.0
         self._run_out: set[rows.Written] = set()
+        self._looked = 0.0
 
     async def open(self) -> None:
         """Raises StoreError if the file is there and is not ours to use."""
@@ -69,16 +69,18 @@ class Engine:
         except BaseException:
             await self.close()
             raise
-        self._polling = asyncio.create_task(self._poll(), name="sqlite-poll")
+        self._tasks.append(asyncio.create_task(self._poll(), name="sqlite-poll"))
+        if not self._database.dry_run:
+            self._tasks.append(asyncio.create_task(self._sweep(), name="sqlite-sweep"))
 
     async def close(self) -> None:
         """Once the call that is being served is done. Those that wait get Closed."""
         executor, self._executor = self._executor, None
         if executor is None:
             return
-        if self._polling is not None:
-            self._polling.cancel()
-            await asyncio.wait([self._polling])
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
         self._pulse()
         await asyncio.get_running_loop().run_in_executor(executor, self._database.close)
         executor.shutdown(wait=False)
@@ -147,11 +149,13 @@ class Engine:
                 return result
 
     def _note(self, way: Way, trouble: str | None) -> None:
-        if trouble is None:
-            self._trouble.pop(way, None)
-            self.answered = time.monotonic()
-        else:
+        if trouble is not None:
             self._trouble[way] = trouble
+        else:
+            self.answered = time.monotonic()
+            self._trouble.pop("read", None)
+            if way == "write":  # who may write may read, not the other way round
+                self._trouble.pop("write", None)
         self._said(self._trouble.get("read") or self._trouble.get("write"))
 
     def _pulse(self) -> None:
@@ -164,17 +168,24 @@ class Engine:
             try:
                 if await self._call("read", self._database.changed):
                     self._pulse()
-                if not self._database.dry_run and time.monotonic() >= self._sweep_at:
-                    await self._sweep()
-                    self._sweep_at = time.monotonic() + SWEEP_SECONDS * random.uniform(1, 1.5)
             except UNUSABLE:
                 pass  # the status says why
 
     async def _sweep(self) -> None:
-        """Remove the leases that had run out at the last look already. The second look is for their owners: after a
-        suspend or a jump of the clock all leases have run out at once, and who is alive renews within a second."""
-        run_out = await self.read(partial(rows.expired, now=time.time()))
-        doomed = run_out & self._run_out
-        self._run_out = run_out
-        if doomed:
-            await self.write(partial(rows.delete, written=doomed))
+        while True:
+            await asyncio.sleep(SWEEP_SECONDS * random.uniform(1, 1.5))
+            try:
+                if await self.read(partial(rows.expired, now=time.time())):
+                    await self.write(self._remove_expired)
+            except UNUSABLE:
+                pass  # the status says why
+
+    def _remove_expired(self, connection: sqlite3.Connection) -> None:
+        """Remove the leases that had run out at the last look already, if that was a moment ago. The second look is for
+        their owners: after a suspend, a jump of the clock, a lock or a full disk many have run out at once, and who is
+        alive renews before it."""
+        run_out = rows.expired(connection, time.time())
+        now = time.monotonic()
+        if now < self._looked + 3 * SWEEP_SECONDS:
+            rows.delete(connection, run_out & self._run_out)
+        self._run_out, self._looked = run_out, now

@@ -46,7 +46,7 @@ ALIVE_SECONDS = 5.0
 RETRY_SECONDS = 0.5
 """How soon a reader tries an unusable file again."""
 MOST_RETRY_SECONDS = 30.0
-"""How long the pause between two attempts to renew grows."""
+"""How long the pause between two attempts to renew grows, as long as there is time."""
 CLOCK_SECONDS = 1.0
 """How often the wall clock, which leases expire by and which may be set, is compared with the time to renew, and a
 net-conf.json looked at."""
@@ -195,6 +195,7 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         ttl = self.options.lease_ttl
         margin = min(max(margin_seconds, ttl / 10), ttl / 2) * self._rng.uniform(1, 1.1)
         pause = RETRY_SECONDS
+        expires = lease.expires
         while True:
             changed = self._engine.changed
             try:
@@ -205,11 +206,12 @@ class SqliteStore(SubnetStore[SqliteOptions]):
                 raise
             except UNUSABLE:
                 await asyncio.sleep(pause * self._rng.uniform(0.5, 1.5))
-                pause = min(2 * pause, MOST_RETRY_SECONDS)
+                left = MOST_RETRY_SECONDS if expires is None else (expires - time.time()) / 10
+                pause = max(RETRY_SECONDS, min(2 * pause, left, MOST_RETRY_SECONDS))
                 continue
             if isinstance(row, Lost):
                 return row
-            pause = RETRY_SECONDS
+            pause, expires = RETRY_SECONDS, row.expires
             while not await self._engine.wait(changed, CLOCK_SECONDS) and not _needs_writing(row, margin):
                 pass
 
