@@ -139,6 +139,14 @@ def test_what_others_have_is_not_ours(host: Any) -> None:
     assert read(host) == before
 
 
+def test_what_a_bridge_knows_of_our_device_is_the_bridges(host: Any) -> None:
+    write(host, [DEVICE, *PEER[1:2]])
+    host.ip("link add br0 type bridge")
+    host.ip("link set flannel.1 master br0")
+    assert "master br0 permanent" in host.command("bridge fdb show dev flannel.1")
+    assert set(read(host)) == {DEVICE.identity, PEER[1].identity}
+
+
 def test_leftovers_on_our_devices_are_ours_whoever_made_them(host: Any) -> None:
     write(host, [DEVICE, DEVICE6])
     host.ip("address add 10.99.1.0/32 dev flannel.1")  # of an earlier Network
