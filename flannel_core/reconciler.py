@@ -64,6 +64,7 @@ class Reconciler:
         full_read_seconds: float = FULL_READ_SECONDS,
     ) -> None:
         rng = rng or random.Random()
+        self.journal = journal
         self._targets = tuple(targets)
         self._owned = owned
         self._homes = homes_of(self._targets)

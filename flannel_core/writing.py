@@ -108,7 +108,7 @@ class Writer:
                 continue
             want, have = claim.object, picture.found(identity)
             if home is None:
-                failed[identity] = (Failure(want, f"no target of this agent holds {want.kind} objects"), math.inf)
+                failed[identity] = (Failure(want, f"no target of this agent holds {want.kind} objects"), None)
             elif home.target in self._reader.outages:
                 picture.untried.discard(identity)
                 self._retries.clear(identity)  # the outage is why it does not stand, and when it is tried again
@@ -230,7 +230,8 @@ class Writer:
         news: list[tuple[Object, str, str]] = []
         for identity, (failure, retry_at) in failed.items():
             self._picture.untried.discard(identity)
-            if self._retries.failed(identity, failure, now, retry_at):
+            is_news = self._retries.failed(identity, failure, now, retry_at)
+            if is_news and retry_at != math.inf:  # what waits for a device is told by the device's own failure
                 news.append((failure.object, failure.reason, ""))
         self._report("failed", news)
 
