@@ -108,6 +108,9 @@ class Reader:
                 return
             if identity not in self._inbox and self._picture.is_settled_as(identity, news.object):
                 return
+            claim = self._picture.desired.get(identity)
+            if claim is not None and claim.object == news.object:  # the echo of a great write need not be kept twice
+                identity, news = claim.identity, Changed(claim.identity, claim.object, news.by)
             self._inbox[identity] = news
         self.heard = True
         self.wake.set()
