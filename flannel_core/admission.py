@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from heapq import heappop, heappush
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
 from .backend import Backend
 from .lease import FAMILIES, Endpoint, Family, IPAddress, IPNetwork, Lease, Malformed
+from .multimap import Multimap
 from .netconf import NetworkConfig
 from .peer_rules import PeerRules, Refusal
 from .prefix_map import PrefixMap
@@ -56,8 +57,8 @@ class Admission:
         self._entries: dict[str, Lease | Malformed] = {}
         self._faults: dict[str, dict[Family, str]] = {}
         """Why a family of a lease is refused by itself."""
-        self._claims: dict[str, dict[Family, _Claim]] = {}
-        """What is judged against the others."""
+        self._claims: dict[str, tuple[_Claim, ...]] = {}
+        """What is judged against the others, IPv4 first."""
         self._claimants = _Index()
         self._holders = _Index()
         self._queue = _Queue()
@@ -96,7 +97,7 @@ class Admission:
             self._review(key)  # a peer no longer, or a peer again
         if moved:
             for claims in self._claims.values():
-                self._queue.extend(claim for claim in claims.values() if claim.endpoint.public_ip in moved)
+                self._queue.extend(claim for claim in claims if claim.endpoint.public_ip in moved)
         return self._settle()
 
     def _claims_of_own(self, lease: Lease) -> list[_Claim]:
@@ -123,7 +124,7 @@ class Admission:
         claims: dict[Family, _Claim] = {}
         if isinstance(entry, Lease) and not self._is_own(key):
             self._judge(entry, faults, claims)
-        before = self._claims.pop(key, {})
+        before = {claim.family: claim for claim in self._claims.pop(key, ())}
         for family in FAMILIES:
             was, becomes = before.get(family), claims.get(family)
             if was is not None and becomes is not None and was.equals(becomes):
@@ -134,8 +135,11 @@ class Admission:
                 self._retract(was)
             if becomes is not None:
                 self._stake(becomes)
-        self._keep(self._faults, key, faults)
-        self._keep(self._claims, key, claims)
+        self._faults.pop(key, None)
+        if faults:
+            self._faults[key] = faults
+        if claims:
+            self._claims[key] = tuple(claims[family] for family in FAMILIES if family in claims)
 
     def _judge(self, lease: Lease, faults: dict[Family, str], claims: dict[Family, _Claim]) -> None:
         try:
@@ -213,10 +217,10 @@ class Admission:
             return None, None
         if isinstance(entry, Malformed):
             return None, Refused(printable(key, 120), (), entry.reason)
-        claims = self._claims.get(key, {})
+        claims = self._claims.get(key, ())
         bad = dict(self._faults.get(key, {}))
-        bad.update({family: claim.refusal for family, claim in claims.items() if claim.refusal is not None})
-        good = [claim.lease for claim in claims.values() if claim.admitted]
+        bad.update({claim.family: claim.refusal for claim in claims if claim.refusal is not None})
+        good = [claim.lease for claim in claims if claim.admitted]
         lease = good[0] if good else None
         if len(good) == 2:
             lease = msgspec.structs.replace(good[0], ipv6=good[1].ipv6)
@@ -228,31 +232,27 @@ class Admission:
         subnets = tuple(str(e.subnet) for e in entry.endpoints if e.subnet.version in bad)
         return lease, Refused(printable(key, 120), subnets, "; ".join(reasons))
 
-    @staticmethod
-    def _keep(by_key: dict[str, dict[Family, _T]], key: str, found: dict[Family, _T]) -> None:
-        if found:
-            by_key[key] = found
-        else:
-            by_key.pop(key, None)
 
-
-_T = TypeVar("_T")
 _Age = tuple[int, int, str, int]
 
 
 class _Claim:
-    """One family of a lease, as it stands against all others."""
+    """One family of a lease, as it stands against all others. There is one per peer and family: kept small."""
 
-    __slots__ = ("admitted", "age", "family", "identities", "lease", "own", "refusal")
+    __slots__ = ("admitted", "family", "identities", "lease", "own", "refusal")
 
-    def __init__(self, lease: Lease, family: Family, identities: frozenset[object], own: bool = False) -> None:
+    def __init__(self, lease: Lease, family: Family, identities: tuple[object, ...], own: bool = False) -> None:
         self.lease = lease
         self.family = family
         self.identities = identities
         self.own = own
-        self.age: _Age = (0 if own else 1, lease.created, lease.key, family)
         self.admitted = False
         self.refusal: str | None = None
+
+    @property
+    def age(self) -> _Age:
+        """Smaller is older; no two claims have the same."""
+        return (0 if self.own else 1, self.lease.created, self.lease.key, self.family)
 
     @property
     def key(self) -> str:
@@ -274,7 +274,7 @@ class _Claim:
         whose = "our own" if holder.own else f"that of '{printable(holder.key)}', which is older"
         if holder.family == self.family and holder.subnet.overlaps(self.subnet):
             return f"its subnet {self.subnet} overlaps {holder.subnet}, {whose}"
-        shared = min(printable(_words(identity)) for identity in self.identities & holder.identities)
+        shared = min(printable(_words(identity)) for identity in self.identities if identity in holder.identities)
         return f"its {shared} is {whose}"
 
 
@@ -287,26 +287,23 @@ class _Index:
 
     def __init__(self) -> None:
         self._subnets: dict[Family, PrefixMap[_Claim]] = {family: PrefixMap() for family in FAMILIES}
-        self._identities: dict[object, set[_Claim]] = {}
+        self._identities: Multimap[object, _Claim] = Multimap()
 
     def add(self, claim: _Claim) -> None:
         self._subnets[claim.family].add(claim.subnet, claim)
         for identity in claim.identities:
-            self._identities.setdefault(identity, set()).add(claim)
+            self._identities.add(identity, claim)
 
     def remove(self, claim: _Claim) -> None:
         self._subnets[claim.family].remove(claim.subnet, claim)
         for identity in claim.identities:
-            claims = self._identities[identity]
-            claims.discard(claim)
-            if not claims:
-                del self._identities[identity]
+            self._identities.remove(identity, claim)
 
     def clashing(self, claim: _Claim) -> set[_Claim]:
         """The claims of other leases that overlap ``claim`` or share an identity with it."""
         found = set(self._subnets[claim.family].overlapping(claim.subnet))
         for identity in claim.identities:
-            found.update(self._identities.get(identity, ()))
+            found.update(self._identities.get(identity))
         return {other for other in found if other.key != claim.key}
 
 

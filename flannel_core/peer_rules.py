@@ -63,7 +63,7 @@ class PeerRules:
             )
         return families
 
-    def judge(self, lease: Lease, family: Family) -> tuple[Lease, frozenset[object]]:
+    def judge(self, lease: Lease, family: Family) -> tuple[Lease, tuple[object, ...]]:
         """``lease`` with that family alone and its data decoded, and the identities that it claims. Raises Refusal."""
         endpoint, space = lease.endpoint(family), self._config.space(family)
         if endpoint is None or space is None:
@@ -76,19 +76,19 @@ class PeerRules:
         only = self._decoded(lease, family)
         try:
             reason = self._backend.refusal(only)
-            identities = frozenset(self._backend.identities(only))
+            identities = tuple(dict.fromkeys(self._backend.identities(only)))
         except Exception as error:  # a backend that trips over one peer's data harms no other peer
             reason = f"the backend failed on its {_DATA_KEYS[family]}: {error}"
         if reason is not None:
             raise Refusal(printable(reason, 300))
         return only, identities
 
-    def own_identities(self, lease: Lease, family: Family) -> frozenset[object]:
+    def own_identities(self, lease: Lease, family: Family) -> tuple[object, ...]:
         """What our own lease claims in a family that it has; its data may be decoded already."""
         try:
-            return frozenset(self._backend.identities(self._decoded(lease, family)))
+            return tuple(dict.fromkeys(self._backend.identities(self._decoded(lease, family))))
         except Refusal:  # written by an earlier run with another backend
-            return frozenset()
+            return ()
 
     def _decoded(self, lease: Lease, family: Family) -> Lease:
         """``lease`` with that family alone, its data as the backend's Data. Raises Refusal if it does not fit."""

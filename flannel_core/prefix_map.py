@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator
 from typing import Generic, TypeVar
 
 from .lease import IPNetwork
+from .multimap import Multimap
 
-T = TypeVar("T")
+T = TypeVar("T", bound=Hashable)
 
 
 class PrefixMap(Generic[T]):
@@ -18,21 +19,18 @@ class PrefixMap(Generic[T]):
     """
 
     def __init__(self) -> None:
-        self._tables: dict[int, dict[int, list[T]]] = {}
+        self._tables: dict[int, Multimap[int, T]] = {}
         """Prefix length -> the network's leading bits as a number -> its items."""
 
     def add(self, network: IPNetwork, item: T) -> None:
-        self._tables.setdefault(network.prefixlen, {}).setdefault(_bits(network), []).append(item)
+        self._tables.setdefault(network.prefixlen, Multimap()).add(_bits(network), item)
 
     def remove(self, network: IPNetwork, item: T) -> None:
-        """Raises KeyError or ValueError if it is not there."""
+        """Raises KeyError if it is not there."""
         table = self._tables[network.prefixlen]
-        items = table[_bits(network)]
-        items.remove(item)
-        if not items:
-            del table[_bits(network)]
-            if not table:
-                del self._tables[network.prefixlen]
+        table.remove(_bits(network), item)
+        if not len(table):
+            del self._tables[network.prefixlen]
 
     def overlapping(self, network: IPNetwork) -> Iterator[T]:
         """The items whose network contains ``network`` or lies in it, in no order."""
@@ -40,10 +38,10 @@ class PrefixMap(Generic[T]):
         for other, table in self._tables.items():
             gap = other - length
             if gap <= 0:
-                yield from table.get(bits >> -gap, ())
+                yield from table.get(bits >> -gap)
             elif 1 << gap <= len(table):
                 for inner in range(bits << gap, (bits + 1) << gap):
-                    yield from table.get(inner, ())
+                    yield from table.get(inner)
             else:
                 for inner, items in table.items():
                     if inner >> gap == bits:
