@@ -16,7 +16,7 @@ from rich.console import Console
 from ..errors import EXIT_FAILED, EXIT_OK
 from ..lab import Host, Lab, LabError, PingResult, record
 from ..lab.network import MOST_MACHINES
-from ..lab.preflight import lacking
+from ..lab.preflight import lacking, machine_lacks
 from ..lab.programs import FLANNELCTL
 from ..objects import FLANNEL_PROTOCOL
 from .output import complain, say, show_json, show_table
@@ -102,6 +102,8 @@ def clean(*, json: bool = False) -> int:
     json
         Print what was done as JSON.
     """
+    if problems := machine_lacks():
+        raise LabError("\n".join(problems))
     removed: list[str] = []
     running: list[record.Record] = []
     left: list[str] = []

@@ -15,9 +15,9 @@ from typing import Any, TypeVar
 from flannel_core.errors import FlannelError
 
 from . import record
-from .hosts import Host
+from .hosts import PING_SECONDS, Host
 from .network import MOST_MACHINES, LabError, Machine, Pod, Underlay
-from .pings import ping_all
+from .pings import ping, ping_all
 from .preflight import lacking, machine_lacks
 from .stores import LabStore, lab_store
 
@@ -214,12 +214,16 @@ class Lab:
         return [host.explain() for host in self.all_hosts]
 
     def ping_table(self, hosts: Sequence[Host] | None = None, within: float = 5.0) -> list[PingResult]:
-        """Ping every pod from every other in every family at once, for at most ``within`` seconds."""
+        """Ping every pod from every other in every family: first at once, for at most ``within`` seconds, then those
+        that answered one by one, for the time it takes."""
         chosen = self.all_hosts if hosts is None else hosts
         self._progress("pinging")
         pairs = [(source, target, flow) for source, target in permutations(chosen, 2) for flow in source.flows(target)]
         probes = ping_all([flow for _, _, flow in pairs], within)
-        return [
-            PingResult(source.name, target.name, 6 if ":" in flow[1] else 4, probe.milliseconds, probe.reason)
-            for (source, target, flow), probe in zip(pairs, probes, strict=True)
-        ]
+        results = []
+        for (source, target, flow), probe in zip(pairs, probes, strict=True):
+            if probe.answered:
+                probe = ping(*flow, PING_SECONDS)
+            family = 6 if ":" in flow[1] else 4
+            results.append(PingResult(source.name, target.name, family, probe.milliseconds, probe.reason))
+        return results

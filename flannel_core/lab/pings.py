@@ -74,9 +74,10 @@ class Echoes:
         family = 6 if ":" in destination else 4
         self._sequence = (self._sequence + 1) & 0xFFFF
         packet = _packet(family, self._identifier, self._sequence, size)
+        opened = self._socket(namespace, family)
         probe = Probe(namespace, destination, time.monotonic())
         try:
-            self._socket(namespace, family).sendto(packet, (destination, 0))
+            opened.sendto(packet, (destination, 0))
         except OSError as error:
             probe.reason = (error.strerror or str(error)).lower()
         else:
@@ -148,6 +149,14 @@ def ping_all(flows: Sequence[tuple[str, str]], within: float) -> list[Probe]:
             if time.monotonic() >= deadline or all(probe.answered for probe in results):
                 return results
             time.sleep(max(0.0, try_again - time.monotonic()))
+
+
+def ping(namespace: str, destination: str, within: float) -> Probe:
+    """Ping once, alone, so that the time does not hold the sending of others."""
+    with Echoes() as echoes:
+        probe = echoes.send(namespace, destination)
+        echoes.receive(probe.sent + within)
+    return probe
 
 
 def _best(probes: Sequence[Probe]) -> Probe:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 
-from flannel_core.lease import IPNetwork, Lease
+from flannel_core.lease import IPNetwork
 from flannel_core.plugins import load_store
 from flannel_core.store import Snapshot, StoreContext, SubnetStore
 
@@ -38,15 +38,6 @@ class LabStore:
     def release(self, subnet: IPNetwork) -> None:
         """Give back a host's subnet, as when the host is gone for good."""
         self._ask(lambda store: store.release(subnet))
-
-    def reserve(self, leases: Iterable[Lease]) -> None:
-        """Put leases of hosts that are not there into the store; their data is raw JSON."""
-
-        async def all_of_them(store: SubnetStore[Any]) -> None:
-            for lease in leases:
-                await store.reserve(lease)
-
-        self._ask(all_of_them)
 
     def leases(self) -> Snapshot:
         """All leases there are."""

@@ -96,8 +96,9 @@ def test_a_signal_removes_everything(number, code):
     assert labs() == before
 
 
-def test_without_root_it_says_what_to_do_before_it_starts():
-    done = flannelctl("lab", "--hosts", "3", prefix=AS_NOBODY)
+@pytest.mark.parametrize("words", [["--hosts", "3"], ["clean"]])
+def test_without_root_it_says_what_to_do_before_it_starts(words):
+    done = flannelctl("lab", *words, prefix=AS_NOBODY)
     assert done.returncode == 1
     assert "run it with sudo" in done.stderr
     assert "starting" not in done.stderr

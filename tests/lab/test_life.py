@@ -153,3 +153,21 @@ def test_a_flannel_device_made_by_go_is_taken_over_in_place(lab):
     assert a.run("cat /sys/class/net/flannel.1/address") == "0a:58:0a:05:4d:01\n"
     assert [route["protocol"] for route in json.loads(a.run(f"ip -j route show {peer}"))] == ["76"]
     lab.eventually(lambda: a.pings(b) and b.pings(a))
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b'{"version": 1', b"\xff\xfe", b"[" * 5000], ids=["empty", "cut", "no UTF-8", "nested"]
+)
+@pytest.mark.parametrize("name", ["owned.json", "lease.json", "subnet.env"])
+def test_a_damaged_state_file_is_named_or_replaced(lab, name, content):
+    a, b = lab.hosts(2, backend="host-gw")
+    a.stop()
+    (a.directory / name).write_bytes(content)
+    a.start()
+    lab.eventually(lambda: a.ready() or not a.running)
+    assert "Traceback" not in a.log()
+    if a.running:
+        lab.eventually(lambda: a.pings(b) and b.pings(a))
+    else:
+        assert a.process.returncode == 1
+        assert str(a.directory / name) in a.log()

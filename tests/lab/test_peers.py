@@ -1,24 +1,30 @@
 """Peers that are many, that move, that lose their lease, or that cannot be trusted."""
 
-from ipaddress import IPv4Address, IPv4Network
+import json
+import sqlite3
+from contextlib import closing
+from ipaddress import IPv4Address
 
 import pytest
 
-from flannel_core.lease import Endpoint, Lease
+
+def lease(number, key=None, data=None):
+    """Key and value of the lease of a vxlan host that is not there."""
+    data = data or {"VNI": 1, "VtepMAC": f"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}
+    value = {"PublicIP": str(IPv4Address("192.0.2.0") + number), "BackendType": "vxlan", "BackendData": data}
+    return key or f"{IPv4Address('10.5.0.0') + number * 16}-28", json.dumps(value)
 
 
-def peer(number, data=None, subnet=None):
-    """A lease of a vxlan host that is not there."""
-    subnet = IPv4Network(subnet or (IPv4Address("10.5.0.0") + number * 16, 28))
-    data = data or f'{{"VNI":1,"VtepMAC":"02:00:00:00:{number >> 8:02x}:{number & 255:02x}"}}'.encode()
-    key = str(subnet).replace("/", "-")
-    return Lease(key, "vxlan", Endpoint(subnet, IPv4Address("192.0.2.0") + number, data))
+def put(host, leases):
+    """Write them as an operator does with the sqlite3 command."""
+    with closing(sqlite3.connect(host.store.options["file"])) as connection, connection:
+        connection.executemany("INSERT INTO leases (key, value) VALUES (?, ?)", leases)
 
 
 def test_a_restart_beside_1000_peers_writes_nothing(lab):
     (a,) = lab.hosts(1, backend="vxlan", configured=False, started=False)
     lab.set_config({"Network": "10.5.0.0/16", "SubnetLen": 28, "Backend": {"Type": "vxlan"}})
-    a.store.reserve(peer(number) for number in range(1000, 2000))
+    put(a, [lease(number) for number in range(1000, 2000)])
     a.start()
     lab.wait_until_ready([a])
     lab.eventually(lambda: len(a.run("ip route show proto 76").splitlines()) == 1000)
@@ -31,28 +37,45 @@ def test_a_restart_beside_1000_peers_writes_nothing(lab):
 
 
 @pytest.mark.parametrize(
-    ("data", "subnet", "named"),
+    ("entry", "named"),
     [
-        (b'{"VNI":1,"VtepMAC":"01:00:5e:00:00:01"}', None, "unicast"),
-        (b'{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}', None, "unicast"),
-        (b'{"VNI":1}', None, "VtepMAC"),
-        (b'"text"', None, ""),
-        (None, "10.5.0.0/16", "10.5.0.0/16"),
-        (None, "10.77.1.0/24", "10.77.1.0/24"),
+        (lease(3000, data={"VNI": 1, "VtepMAC": "01:00:5e:00:00:01"}), "unicast"),
+        (lease(3000, data={"VNI": 1, "VtepMAC": "00:00:00:00:00:00"}), "unicast"),
+        (lease(3000, data={"VNI": 1}), "VtepMAC"),
+        (lease(3000, data="text"), "object"),
+        (lease(3000, data="x" * 20000), "16384"),
+        (lease(3000, key="10.5.0.0-16"), "10.5.0.0/16"),
+        (lease(3000, key="10.77.1.0-24"), "10.77.1.0/24"),
+        (lease(3000, key="nonsense"), "nonsense"),
+        (("10.5.200.0-24", '{"PublicIP":"192.0.2.7","Back'), "truncated"),
+        (("10.5.200.0-24", "[" * 8000), "array"),
+        (("10.5.200.0-24", '{"PublicIP":"224.0.0.7","BackendType":"vxlan"}'), "224.0.0.7"),
     ],
-    ids=["multicast MAC", "zero MAC", "no MAC", "wrong type", "the whole network", "outside the network"],
+    ids=[
+        "multicast MAC",
+        "zero MAC",
+        "no MAC",
+        "data of a wrong type",
+        "huge",
+        "the whole network",
+        "outside the network",
+        "a key that is none",
+        "truncated",
+        "deeply nested",
+        "multicast address",
+    ],
 )
-def test_a_lease_that_cannot_be_trusted_is_named_and_harms_nobody(lab, data, subnet, named):
+def test_a_lease_that_cannot_be_trusted_is_named_and_harms_nobody(lab, entry, named):
     a, b = lab.hosts(2, backend="vxlan", started=False)
-    bad = peer(3000, data, subnet)
-    a.store.reserve([bad])
+    a.store.leases()  # makes the tables
+    put(a, [entry])
     for host in (a, b):
         host.start()
     lab.wait_until_ready()
     lab.eventually(lambda: a.pings(b) and b.pings(a))
-    lab.eventually(lambda: [refused.key for refused in a.status().refused] == [bad.key])
+    lab.eventually(lambda: [refused.key for refused in a.status().refused] == [entry[0]])
     assert named in str(a.status().refused[0])
-    assert "192.0.2" not in a.run("ip route") + a.run("bridge fdb show dev flannel.1")
+    assert len(a.run("ip route show proto 76").splitlines()) == 1
     assert "Traceback" not in a.log()
 
 
@@ -65,6 +88,18 @@ def test_a_lease_that_was_released_under_its_owner_is_taken_again(lab):
     lab.eventually(lambda: b.pings(a))
     assert a.ready()
     assert a.subnet == subnet
+
+
+def test_a_lease_that_another_host_took_ends_its_former_owner_as_in_go(lab):
+    a, b = lab.hosts(2, backend="vxlan")
+    key = str(a.subnet).replace("/", "-")
+    with closing(sqlite3.connect(a.store.options["file"])) as connection, connection:
+        connection.execute("DELETE FROM leases WHERE key = ?", (key,))
+        connection.execute("INSERT INTO leases (key, value) VALUES (?, ?)", lease(9, key=key))
+    lab.eventually(lambda: not a.running)
+    assert a.process.returncode == 0
+    assert "Lease has been revoked. Shutting down daemon." in a.log()
+    assert b.ready()
 
 
 def test_a_host_whose_address_changes_keeps_its_subnet_and_is_found_again(lab):
