@@ -75,14 +75,14 @@ class Writer:
     async def write(self, *, pruning: bool) -> None:
         """Try once all that is dirty: puts, then removals if they are allowed, then what may have been in their way."""
         failed: Failed = {}
+        not_removed: Failed = {}
         await self._put(failed)
-        if await self._remove(failed, pruning) and failed:
+        if await self._remove(not_removed, pruning) and failed:
             # A device of the same VNI, the holder of an address: what was in the way may be gone now.
-            again = list(failed)
-            failed.clear()
-            self._picture.touch(again)
+            self._picture.touch(failed)
+            failed = {}
             await self._put(failed)
-        self._conclude(failed)
+        self._conclude(not_removed | failed)
 
     # --- puts ----------------------------------------------------------------------------------------------------
 
@@ -142,6 +142,9 @@ class Writer:
         await self._reader.read_devices(devices, by_us=True)
         self._try_what_waits_for(devices)
         for link in links.values():
+            claim = self._picture.desired.get(link.identity)
+            if claim is None or claim.object is not link:  # something else is wanted by now
+                continue
             self._picture.dirty.pop(link.identity, None)
             have = self._picture.found(link.identity)
             if link.identity in failed or self._target_of(link) in self._reader.outages:

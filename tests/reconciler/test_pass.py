@@ -202,6 +202,40 @@ async def test_a_new_device_takes_the_vni_of_the_old_one_in_one_pass(world: Any)
     assert "failed" not in dict(world.actions())
 
 
+async def test_what_could_not_be_removed_is_named_though_other_things_went_on(world: Any) -> None:
+    await world.settled(2, 3, 4)
+    world.reconciler.pruning = True
+    world.target.broken = {world.route(n).identity: "Operation not permitted" for n in (2, 9)}
+    world.reconciler.unwant("peer 2")
+    world.reconciler.unwant("peer 3")
+    world.want_peer(9)
+    await world.reconciler.settle()
+    assert {f.object for f in world.reconciler.failures()} == {world.route(2), world.route(9)}
+    assert 0 < world.reconciler.retry_in(world.route(2).identity) <= 0.5
+    assert not world.target.has(world.route(3))
+    world.target.broken.clear()
+    await asyncio.sleep(1)
+    await world.reconciler.settle()
+    assert world.reconciler.failures() == []
+    assert not world.target.has(world.route(2))
+
+
+async def test_a_device_wanted_otherwise_while_it_is_written_is_made_so_by_the_next_pass(world: Any) -> None:
+    smaller = Link("flannel.1", world.link.info, 1400)
+
+    def once() -> None:
+        world.target.during_write = lambda: None
+        world.reconciler.want("local", [smaller, world.address], "this host")
+
+    world.target.during_write = once
+    world.want_local()
+    await world.reconciler.settle()
+    await world.reconciler.settle()
+    assert world.target.has(smaller, world.address)
+    assert world.reconciler.failures() == []
+    assert world.reconciler.state("local").tried
+
+
 @pytest.mark.parametrize(
     "bystander",
     [
