@@ -233,7 +233,10 @@ class Database:
             return self._full()
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
             return StoreError(self._no_access(Path(path)))
-        return StoreError(f"{path}: {os.strerror(error.errno or 0).lower()}; choose another file with --sqlite-file")
+        reason = os.strerror(error.errno or 0).lower()
+        if error.errno in (errno.ENOTDIR, errno.EEXIST, errno.ELOOP, errno.ENAMETOOLONG):
+            return StoreError(f"{path}: {reason}; choose another file with --sqlite-file")
+        return StoreUnavailable(f"{path}: {reason}")
 
     def _sqlite_failure(self, error: sqlite3.Error) -> StoreError | StoreUnavailable:
         match getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF:
@@ -254,8 +257,10 @@ class Database:
                 return StoreUnavailable(self._no_access(self.path))
             case sqlite3.SQLITE_IOERR | sqlite3.SQLITE_CANTOPEN if self._has_no_space():
                 return self._full()
+            case sqlite3.SQLITE_IOERR:
+                return StoreUnavailable(f"{self.path}: {error}; the kernel's log says what its disk has")
             case _:
-                return StoreUnavailable(f"{self.path}: {error}; see the kernel's log for failures of the disk")
+                return StoreUnavailable(f"{self.path}: {error}")
 
     def _has_no_space(self) -> bool:
         space = os.statvfs(self.path.parent)

@@ -1,9 +1,4 @@
-"""The file's one thread, and who hears of what is written.
-
-sqlite3 blocks: on fsync, on another process's lock, on a disk that hangs. So every use of the file runs in one thread
-of its own (one, because SQLite lets one write at a time and a connection belongs to its thread), one after the other,
-and the event loop only ever waits.
-"""
+"""Reading and writing the file from the event loop, and hearing when anybody wrote."""
 
 from __future__ import annotations
 
@@ -12,8 +7,6 @@ import random
 import sqlite3
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,6 +14,7 @@ from flannel_core.store import StoreError, StoreUnavailable
 
 from . import rows
 from .database import Busy, Database
+from .file_thread import FileThread
 
 POLL_SECONDS = 0.1
 """How often it is looked whether another process wrote."""
@@ -42,7 +36,7 @@ class Closed(StoreUnavailable):
 
 
 class Engine:
-    """Reads and writes the file for one store. ``said`` is called with why the file cannot be used, None once it can;
+    """The file of one store. ``said`` is called in the event loop with why the file cannot be used, None once it can;
     reading and writing are told apart, since one may go on without the other."""
 
     def __init__(self, path: Path, dry_run: bool, said: Callable[[str | None], None]) -> None:
@@ -53,15 +47,17 @@ class Engine:
         self.answered = 0.0
         """time.monotonic() of the file's last answer."""
         self._database = Database(path, dry_run)
-        self._executor: ThreadPoolExecutor | None = None
-        self._tasks: list[asyncio.Task[None]] = []
+        self._thread: FileThread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._trouble: dict[Way, str] = {}
+        self._sweep_at = 0.0
         self._run_out: set[rows.Written] = set()
         self._looked = 0.0
 
     async def open(self) -> None:
         """Raises StoreError if the file is there and is not ours to use."""
-        self._executor = ThreadPoolExecutor(1, thread_name_prefix="flannel-sqlite")
+        self._loop = asyncio.get_running_loop()
+        self._thread = FileThread(self._look, POLL_SECONDS)
         try:
             await self._call("read", self._database.check)
         except StoreUnavailable:
@@ -69,21 +65,14 @@ class Engine:
         except BaseException:
             await self.close()
             raise
-        self._tasks.append(asyncio.create_task(self._poll(), name="sqlite-poll"))
-        if not self._database.dry_run:
-            self._tasks.append(asyncio.create_task(self._sweep(), name="sqlite-sweep"))
 
     async def close(self) -> None:
         """Once the call that is being served is done. Those that wait get Closed."""
-        executor, self._executor = self._executor, None
-        if executor is None:
-            return
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._pulse()
-        await asyncio.get_running_loop().run_in_executor(executor, self._database.close)
-        executor.shutdown(wait=False)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._pulse()
+            await thread.do(self._database.close)
+            thread.stop()
 
     async def read(self, work: Callable[[sqlite3.Connection | None], T]) -> T:
         """What ``work`` returns for one consistent view of the file; it gets None while there is no file."""
@@ -106,14 +95,14 @@ class Engine:
             return result
 
         result = await self._call("write", writing)
-        self._pulse()  # the poll does not see our own commits
+        self._pulse()  # our own commits are not noticed by looking
         return result
 
     async def blocking(self, work: Callable[[], T]) -> T:
         """``work`` in the file's thread, for what else would block the event loop."""
-        if self._executor is None:
+        if self._thread is None:
             raise Closed(f"{self.path}: the store is closed")
-        return await asyncio.get_running_loop().run_in_executor(self._executor, work)
+        return await self._thread.do(work)
 
     async def wait(self, changed: asyncio.Event, seconds: float | None = None) -> bool:
         """Until ``changed`` (taken from ``self.changed`` before reading, so that nothing is missed in between) or for
@@ -162,30 +151,46 @@ class Engine:
         self.changed.set()
         self.changed = asyncio.Event()
 
-    async def _poll(self) -> None:
-        while True:
-            await asyncio.sleep(POLL_SECONDS)
-            try:
-                if await self._call("read", self._database.changed):
-                    self._pulse()
-            except UNUSABLE:
-                pass  # the status says why
+    # --- in the file's thread --------------------------------------------------------------------------------------
 
-    async def _sweep(self) -> None:
-        while True:
-            await asyncio.sleep(SWEEP_SECONDS * random.uniform(1, 1.5))
-            try:
-                if await self.read(partial(rows.expired, now=time.time())):
-                    await self.write(self._remove_expired)
-            except UNUSABLE:
-                pass  # the status says why
+    def _look(self) -> None:
+        """Whether others wrote; the event loop is woken only if they did, or if the file became usable or unusable."""
+        changed, trouble = False, None
+        try:
+            changed = self._database.changed()
+            if time.monotonic() >= self._sweep_at:
+                self._sweep_at = time.monotonic() + SWEEP_SECONDS * random.uniform(1, 1.5)
+                changed = self._sweep() or changed
+            self.answered = time.monotonic()
+        except Busy as busy:
+            if time.monotonic() < self.answered + LOCKED_SECONDS:
+                return
+            trouble = str(busy)
+        except Exception as error:
+            trouble = str(error)
+        if changed or trouble != self._trouble.get("read"):
+            assert self._loop is not None
+            self._loop.call_soon_threadsafe(self._looked_at, changed, trouble)
 
-    def _remove_expired(self, connection: sqlite3.Connection) -> None:
-        """Remove the leases that had run out at the last look already, if that was a moment ago. The second look is for
-        their owners: after a suspend, a jump of the clock, a lock or a full disk many have run out at once, and who is
-        alive renews before it."""
-        run_out = rows.expired(connection, time.time())
-        now = time.monotonic()
-        if now < self._looked + 3 * SWEEP_SECONDS:
-            rows.delete(connection, run_out & self._run_out)
-        self._run_out, self._looked = run_out, now
+    def _looked_at(self, changed: bool, trouble: str | None) -> None:
+        self._note("read", trouble)
+        if changed:
+            self._pulse()
+
+    def _sweep(self) -> bool:
+        """Remove the leases that had run out at the last look already, if that was a moment ago; whether there were
+        any. The second look is for their owners: after a suspend, a jump of the clock, a lock or a full disk many have
+        run out at once, and who is alive renews before it."""
+        with self._database.reading() as view:
+            if self._database.dry_run or not rows.expired(view, time.time()):
+                return False
+        try:
+            with self._database.writing() as connection:
+                run_out = rows.expired(connection, time.time())
+                now = time.monotonic()
+                doomed = run_out & self._run_out if now < self._looked + 3 * SWEEP_SECONDS else set()
+                rows.delete(connection, doomed)
+                self._run_out, self._looked = run_out, now
+        except UNUSABLE:
+            return False  # who needs to write says so
+        return bool(doomed)

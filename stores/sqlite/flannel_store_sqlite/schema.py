@@ -76,6 +76,18 @@ class NewerSchema(Exception):
 
 def version_of(connection: sqlite3.Connection) -> int:
     """The schema's version, 0: the file is empty. Only reads. Raises NotOurs and NewerSchema."""
+    if connection.in_transaction:
+        return _version_of(connection)
+    # One view: between two reads another agent may fill the file, and an empty one that has tables is somebody else's.
+    connection.execute("BEGIN")
+    try:
+        return _version_of(connection)
+    finally:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+
+
+def _version_of(connection: sqlite3.Connection) -> int:
     (application_id,) = connection.execute("PRAGMA application_id").fetchone()
     (version,) = connection.execute("PRAGMA user_version").fetchone()
     if application_id != APPLICATION_ID:

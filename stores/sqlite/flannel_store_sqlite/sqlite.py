@@ -6,7 +6,7 @@ import asyncio
 import random
 import sqlite3
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Annotated, ClassVar
@@ -153,7 +153,7 @@ class SqliteStore(SubnetStore[SqliteOptions]):
 
     def _acquire(self, request: Request, connection: sqlite3.Connection) -> Lease:
         found, run_out = self._claim(request, connection)
-        rows.delete(connection, [(lease.key.encode(), lease.revision) for lease in (*found.given_up, *run_out)])
+        rows.delete(connection, _written((*found.given_up, *run_out)))
         held, lease = found.held, found.lease
         if held is not None and held.expires is None:
             return held if says_the_same(held, lease) else rows.put(connection, lease)
@@ -296,20 +296,33 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         return await self._engine.write(partial(self._reserve, lease))
 
     def _reserve(self, lease: Lease, connection: sqlite3.Connection) -> Lease:
+        leases, malformed = rows.entries(connection)
         key = key_of(lease.subnets)
-        now = time.time()
-        for other in rows.entries(connection)[0]:
-            if not rows.is_alive(other, now) or overlapping(lease.subnets, [other]) is None:
+        if any(entry.key == key for entry in malformed):
+            raise FlannelError(
+                f"{key} cannot be reserved: what {self.location} holds there is malformed; release it first"
+            )
+        reserved, run_out = lease, []
+        for other in leases:
+            if overlapping(lease.subnets, [other]) is None:
                 continue
-            if other.key != key or _addresses(other) != _addresses(lease):
+            if other.key == key and _addresses(other) == _addresses(lease):
+                reserved = other
+            elif not rows.is_alive(other, time.time()):
+                run_out.append(other)
+            else:
                 raise FlannelError(
                     f"{key} cannot be reserved for {_addresses(lease)}: {other.key} is held by {_addresses(other)} in "
                     f"{self.location}; release it first"
                 )
-            if other.expires is None:
-                return other
-            lease = other
-        return rows.put(connection, msgspec.structs.replace(lease, key=key, expires=None))
+        rows.delete(connection, _written(run_out))
+        if reserved is not lease and reserved.expires is None:
+            return reserved
+        return rows.put(connection, msgspec.structs.replace(reserved, key=key, expires=None))
+
+
+def _written(leases: Iterable[Lease]) -> Sequence[rows.Written]:
+    return [(lease.key.encode(), lease.revision) for lease in leases]
 
 
 def _needs_writing(row: rows.Row, margin: float) -> bool:
