@@ -16,8 +16,8 @@ TEST_ARGS ?=
 
 # command:package, for what the lab and the tests call
 COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps
-PLUGINS := $(wildcard backends/* stores/*)
-PROJECTS := pyproject.toml $(wildcard $(PLUGINS:%=%/pyproject.toml))
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml stores/*/pyproject.toml))
+PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
 PACKAGES := $(notdir $(TREES))
 PINS := requirements/pins.txt

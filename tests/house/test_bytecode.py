@@ -24,6 +24,7 @@ def test_make_compiles_the_trees_of_a_checkout(tmp_path: Path) -> None:
     for tree in trees:
         (tmp_path / tree / "inner").mkdir(parents=True)
         (tmp_path / tree / "inner/module.py").write_text("value = 1\n")
+        (tmp_path / tree).with_name("pyproject.toml").touch()
     shutil.copy(ROOT / "Makefile", tmp_path)
     result = subprocess.run(
         ["make", "compile", f"BIN={Path(sys.executable).parent}", "STAMP="],

@@ -28,7 +28,9 @@ def names(section: str, key: str) -> set[str]:
 
 
 def plugin_packages() -> set[str]:
-    return {path.name for kind in ("backends", "stores") for path in ROOT.glob(f"{kind}/*/flannel_*")}
+    """Of every directory under backends/ and stores/ that is a distribution."""
+    projects = (path for kind in ("backends", "stores") for path in ROOT.glob(f"{kind}/*/pyproject.toml"))
+    return {package.name for project in projects for package in project.parent.glob("flannel_*")}
 
 
 def core_modules() -> set[str]:
@@ -41,14 +43,6 @@ def test_the_import_contract_holds() -> None:
     program = Path(sys.executable).with_name("lint-imports")
     result = subprocess.run([program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stdout + result.stderr
-
-
-@pytest.mark.parametrize("kind", ["backends", "stores"])
-def test_every_directory_of_plugins_holds_one_distribution(kind: str) -> None:
-    for directory in (ROOT / kind).iterdir():
-        expected = f"flannel_{kind.removesuffix('s')}_{directory.name.replace('-', '_')}"
-        assert [path.name for path in directory.glob("flannel_*")] == [expected]
-        assert (directory / "pyproject.toml").is_file()
 
 
 @pytest.mark.parametrize(
