@@ -63,8 +63,8 @@ compile: $(STAMP)
 lab: install ## three hosts on this machine that ping each other's containers (HOSTS=3, LAB_ARGS="--backend host-gw")
 	$(BIN)/flannelctl lab --hosts $(HOSTS) $(LAB_ARGS)
 
-test: install ## every test (TEST_ARGS="tests/house -k links")
-	$(BIN)/pytest $(TEST_ARGS)
+test: install ## every test (TEST_ARGS="tests/house -k links"; FLANNEL_TEST_SEED=N repeats the random cases of a run)
+	$(BIN)/pytest $(if $(FLANNEL_TEST_SEED),--hypothesis-seed=$(FLANNEL_TEST_SEED)) $(TEST_ARGS)
 
 lint: style types imports ## all of the three below
 
