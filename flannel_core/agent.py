@@ -44,7 +44,8 @@ TICK_SECONDS = 1.0
 STORE_SILENCE_SECONDS = 300.0
 """A store that has not answered for this long makes /readyz false. Forwarding goes on."""
 LOCAL = "this host"
-"""Who wants the objects that are wanted whoever the peers are."""
+"""Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
+hold no space."""
 
 T = TypeVar("T")
 

@@ -8,6 +8,7 @@ answers :class:`~flannel_core.lease.Malformed` instead of raising.
 from __future__ import annotations
 
 import re
+import sys
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 
 import msgspec
@@ -98,7 +99,9 @@ def decode_lease(key: str, value: bytes, *, created: int, revision: int, expires
             ipv4 = Endpoint(subnet4, public4, _data(attributes.data))
         if subnet6 is not None:
             ipv6 = Endpoint(subnet6, _ipv6(attributes.public_ipv6), _data(attributes.v6_data))
-        return Lease(key, attributes.backend_type or "", ipv4, ipv6, created, revision, expires)
+        # One string for all peers: most have the same type.
+        backend_type = sys.intern(attributes.backend_type or "")
+        return Lease(key, backend_type, ipv4, ipv6, created, revision, expires)
     except MalformedLease as error:
         reason = str(error)
     except RecursionError:

@@ -1,4 +1,7 @@
-"""Leases in, wishes out: what the store tells goes through admission and the backend's ``peer`` to the reconciler."""
+"""Leases in, wishes out: what the store tells goes through admission and the backend's ``peer`` to the reconciler.
+
+A peer wants its objects under the key of its lease.
+"""
 
 from __future__ import annotations
 
@@ -98,7 +101,7 @@ class Peers:
     def _apply(self, delta: Delta) -> None:
         for key in delta.withdrawn:
             self.unreachable.pop(key, None)
-            self._reconciler.unwant(owner_of(key))
+            self._reconciler.unwant(key)
         for key, lease in delta.admitted.items():
             self._want(key, lease)
 
@@ -114,9 +117,4 @@ class Peers:
             self.unreachable[key] = tuple(reasons)
         else:
             self.unreachable.pop(key, None)
-        self._reconciler.want(owner_of(key), wanted, f"lease {key} revision {lease.revision}")
-
-
-def owner_of(key: str) -> str:
-    """The name under which the peer of lease ``key`` wants its objects."""
-    return f"lease {key}"
+        self._reconciler.want(key, wanted, f"lease {key} revision {lease.revision}")

@@ -6,7 +6,6 @@ from collections.abc import Iterable
 
 from .desired import Desired
 from .objects import Identity, Link, Object
-from .target import Actual
 
 
 class Picture:
@@ -68,22 +67,10 @@ class Picture:
             claim.object.on_device in devices for kind in kinds for claim in self.desired.of_kind(kind).values()
         )
 
-    def learn(
-        self, kinds: Iterable[object], read: Iterable[Actual], devices: frozenset[str] | None, *, by_us: bool = False
-    ) -> None:
-        """``read`` is all that there is of these kinds, on these devices (None: anywhere). ``by_us``: what is other
-        than before was our own doing."""
-        news = {item.object.identity: item.object for item in read}
-        for kind in kinds:
-            gone = [
-                identity
-                for identity, have in self.actual[kind].items()
-                if identity not in news and (devices is None or have.on_device in devices)
-            ]
-            for identity in gone:
-                self.hear(identity, None, by_us=by_us)
-        for identity, have in news.items():
-            self.hear(identity, have, by_us=by_us)
+    def learn(self, kinds: Iterable[object], devices: frozenset[str] | None, *, by_us: bool = False) -> Lesson:
+        """Take in all that there is of these kinds, on these devices (None: anywhere). ``by_us``: what is other than
+        before was our own doing."""
+        return Lesson(self, tuple(kinds), devices, by_us)
 
     def hear(self, identity: Identity, now: Object | None, by: str = "", *, by_us: bool = False) -> None:
         """``now`` is there (None: nothing). Costs one lookup if that is known."""
@@ -106,6 +93,15 @@ class Picture:
             table[identity] = now
         self.dirty[identity] = None
 
+    def tidy(self) -> None:
+        """Give back the room that a great pass took: emptied item by item, dictionaries and sets keep it."""
+        if not self.dirty:
+            self.dirty = {}
+        if not self.untried:
+            self.untried = set()
+        if not self.lost:
+            self.lost = {}
+
     def settled(self, identity: Identity) -> None:
         """It is as wanted."""
         self.lost.pop(identity, None)
@@ -127,3 +123,37 @@ class Picture:
             gone += [i for table in self.actual.values() for i, have in table.items() if have.on_device == item.name]
         for identity in gone:
             self.hear(identity, None, by_us=True)
+
+
+class Lesson:
+    """A reading in progress: ``take`` each object, then ``end``. Objects that are as wanted are not kept."""
+
+    def __init__(
+        self, picture: Picture, kinds: tuple[object, ...], devices: frozenset[str] | None, by_us: bool
+    ) -> None:
+        self._picture = picture
+        self._kinds = kinds
+        self._devices = devices
+        self._by_us = by_us
+        self._seen: set[Identity] = set()
+
+    def take(self, item: Object) -> None:
+        """It is there. Of two with one identity the first counts."""
+        identity = item.identity
+        claim = self._picture.desired.get(identity)
+        if claim is not None:
+            identity = claim.identity  # the one instance, so that the set holds no copies
+        if identity not in self._seen:
+            self._seen.add(identity)
+            self._picture.hear(identity, item, by_us=self._by_us)
+
+    def end(self) -> None:
+        """Nothing else is there."""
+        for kind in self._kinds:
+            gone = [
+                identity
+                for identity, have in self._picture.actual[kind].items()
+                if identity not in self._seen and (self._devices is None or have.on_device in self._devices)
+            ]
+            for identity in gone:
+                self._picture.hear(identity, None, by_us=self._by_us)

@@ -5,7 +5,6 @@ Only the distributions' ``entry_points.txt`` are read for that, and only the mod
 
 from __future__ import annotations
 
-import importlib.metadata
 import inspect
 import logging
 import re
@@ -17,6 +16,7 @@ import pluggy
 
 from . import hookspecs
 from .backend import Backend
+from .entry_points import EntryPoint, entry_points
 from .errors import FlannelError
 from .printable import printable
 from .store import SubnetStore
@@ -67,7 +67,7 @@ def load_store(name: str) -> type[SubnetStore[Any]]:
 
 def names(kind: Kind) -> list[str]:
     """The names of the installed plugins of a kind, broken ones too. Imports none of them."""
-    return sorted({entry.name for entry in _entries(kind)})
+    return sorted({entry.name for entry in entry_points(_GROUPS[kind])})
 
 
 def list_plugins() -> list[PluginInfo]:
@@ -76,70 +76,36 @@ def list_plugins() -> list[PluginInfo]:
 
 
 def _inspect(kind: Kind) -> Iterator[PluginInfo]:
-    entries = list(_entries(kind))
+    entries = list(entry_points(_GROUPS[kind]))
     for entry in entries:
         try:
             _class_of(kind, entry.name, [e for e in entries if e.name == entry.name])
             error = None
         except PluginBroken as broken:
             error = str(broken)
-        distribution, version = _distribution(entry)
-        yield PluginInfo(kind, entry.name, version, distribution, error)
+        yield PluginInfo(kind, entry.name, entry.version, entry.distribution, error)
 
 
 def _load(kind: Kind, name: str) -> type[Any]:
-    entries = [entry for entry in _entries(kind) if entry.name == name]
+    entries = [entry for entry in entry_points(_GROUPS[kind]) if entry.name == name]
     if not entries:
         raise _missing(kind, name)
     return _class_of(kind, name, entries)
 
 
-def _entries(kind: Kind) -> Iterator[importlib.metadata.EntryPoint]:
-    """The entry points of a kind, one distribution after the other; of one that stands on sys.path twice the first.
-
-    Not ``importlib.metadata.entry_points``: there one damaged file of a distribution that has nothing to do with
-    flannel fails the whole call.
-    """
-    group = _GROUPS[kind]
-    seen: set[tuple[str, str]] = set()
-    for distribution in importlib.metadata.distributions():
-        try:
-            if f"[{group}]" not in (distribution.read_text("entry_points.txt") or ""):
-                continue
-            found = [entry for entry in distribution.entry_points if entry.group == group]
-        except Exception as error:
-            log.debug("unreadable entry points of %s: %s", distribution, error)
-            continue
-        for entry in found:
-            key = (_distribution(entry)[0], entry.name)
-            if key not in seen:
-                seen.add(key)
-                yield entry
-
-
-def _distribution(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
-    """Name, in the normal form of PEP 503, and version; of a distribution without METADATA neither is known."""
-    metadata = entry.dist.metadata if entry.dist is not None else None
-    if metadata is None:
-        return "unknown", "unknown"
-    name, version = ((metadata.get_all(key) or ["unknown"])[0] for key in ("Name", "Version"))
-    return re.sub(r"[-_.]+", "-", name).lower(), version
-
-
-def _class_of(kind: Kind, name: str, entries: list[importlib.metadata.EntryPoint]) -> type[Any]:
+def _class_of(kind: Kind, name: str, entries: list[EntryPoint]) -> type[Any]:
     """Import the module of the one entry and ask its hook. Raises PluginBroken."""
     if len(entries) > 1:
-        holders = " and ".join(sorted({_distribution(entry)[0] for entry in entries}))
+        holders = " and ".join(sorted({entry.distribution for entry in entries}))
         raise PluginBroken(
             f"the {kind} {_shown(name)} is brought by {len(entries)} entry points, of {holders}; uninstall all but one"
         )
     entry = entries[0]
 
     def broken(reason: str) -> PluginBroken:
-        distribution, version = _distribution(entry)
         return PluginBroken(
-            f"the {kind} {_shown(name)} of {distribution} {version} (entry point {entry.group}: {entry.name} = "
-            f"{entry.value}) cannot be used: {reason}"
+            f"the {kind} {_shown(name)} of {entry.distribution} {entry.version} (entry point "
+            f"{entry.group}: {entry.name} = {entry.value}) cannot be used: {reason}"
         )
 
     try:
@@ -200,6 +166,8 @@ def _missing(kind: Kind, name: str) -> PluginMissing:
 
 def _extras(kind: Kind) -> list[str]:
     """The extras of flannel-core that bring a plugin of this kind."""
+    import importlib.metadata  # only a message needs it
+
     try:
         requirements = importlib.metadata.requires(CORE) or []
     except importlib.metadata.PackageNotFoundError:

@@ -22,6 +22,10 @@ from .target import Changed, Scope, Target, Unknown
 log = logging.getLogger(__name__)
 
 
+AT_ONCE = 500
+"""Objects that are taken in before the event loop runs again: about 3 ms."""
+
+
 class Outage(msgspec.Struct, frozen=True):
     """A target that does not answer: why, how often in a row, and when to try again (seconds of the loop's clock)."""
 
@@ -154,8 +158,12 @@ class Reader:
     async def read(self, target: Target, devices: frozenset[str] | None = None, *, by_us: bool = False) -> None:
         """Learn what ``target`` has, on ``devices`` or anywhere. ``by_us``: what is other than before was our doing."""
         try:
-            found = await target.read(self.scope(target, devices))
-            self._picture.learn(self.kinds[target], found, devices, by_us=by_us)
+            lesson = self._picture.learn(self.kinds[target], devices, by_us=by_us)
+            for number, actual in enumerate(await target.read(self.scope(target, devices)), 1):
+                lesson.take(actual.object)
+                if number % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            lesson.end()
         except Exception as error:
             self.distrust(target, error)
         else:

@@ -209,7 +209,9 @@ class Reconciler:
             seen = Picture(self._homes)
             for target in self._targets:
                 try:
-                    seen.learn(self._reader.kinds[target], await target.read(self._reader.scope(target)), None)
+                    lesson = seen.learn(self._reader.kinds[target], None)
+                    for actual in await target.read(self._reader.scope(target)):
+                        lesson.take(actual.object)
                 except Exception as error:
                     raise FlannelError(f"{target.name}: {reason_of(error)}") from error
             return plan(

@@ -12,7 +12,7 @@ from .admission import Admission
 from .diff import PlannedChange
 from .host_discovery import forwarding_warnings
 from .lease import Lease
-from .peers import Peers, owner_of
+from .peers import Peers
 from .reconciler import Reconciler
 from .status import (
     BackendStatus,
@@ -154,7 +154,7 @@ def _lease(agent: Agent) -> LeaseStatus | None:
 def _peers(peers: Peers, reconciler: Reconciler) -> list[PeerStatus]:
     listed = []
     for key, lease in peers.admission.admitted.items():
-        state = reconciler.state(owner_of(key))
+        state = reconciler.state(key)
         reasons = [*peers.unreachable.get(key, ()), *(f.reason for f in state.failures)]
         if not state.tried and not reasons:
             reasons.append("not written yet")

@@ -100,7 +100,8 @@ class Target(ABC):
 
     @abstractmethod
     async def read(self, scope: Scope) -> Iterable[Actual]:
-        """What exists and is ours, within ``scope``."""
+        """What exists and is ours, within ``scope``. May be an iterator that reads while it is iterated over; of two
+        objects with one identity the first counts."""
 
     def watch(self, scope: Scope) -> AsyncIterator[Changed | Unknown]:
         """What changes from now on. Subscribed when the iterator is made, before the first ``read``."""

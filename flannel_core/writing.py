@@ -83,6 +83,7 @@ class Writer:
             failed = {}
             await self._put(failed)
         self._conclude(not_removed | failed)
+        self._picture.tidy()
 
     # --- puts ----------------------------------------------------------------------------------------------------
 

@@ -21,8 +21,8 @@ from typing import Any, ClassVar
 
 import msgspec
 import pytest
-from flannel_core.admission import Admission
 
+from flannel_core.admission import Admission
 from flannel_core.backend import Announcement, Backend, Node, Unreachable
 from flannel_core.backend_options import decode_options
 from flannel_core.host import Host

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import ClassVar
 
 from ..errors import FlannelError
@@ -38,13 +38,17 @@ class KernelTarget(Target):
             self._writer.close()
             self._writer = None
 
-    async def read(self, scope: Scope) -> list[Actual]:
+    async def read(self, scope: Scope) -> Iterator[Actual]:
         """Links of our names (of whatever type), addresses, permanent neighbours and forwarding entries on them, routes
-        by the rules of ``Ours``. Raises TargetUnavailable."""
+        by the rules of ``Ours``; read as they are iterated over. Raises TargetUnavailable."""
         self.scope = scope
+        return self._read(scope.only)
+
+    def _read(self, only: frozenset[str] | None) -> Iterator[Actual]:
         try:
             with NetlinkSocket() as kernel:
-                return [Actual(item) for item in await read(kernel, self._rules(), scope.only)]
+                for item in read(kernel, self._rules(), only):
+                    yield Actual(item)
         except FlannelError as error:
             raise TargetUnavailable(f"the kernel's tables cannot be read: {error}") from error
 

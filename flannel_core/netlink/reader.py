@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import Iterator
 from errno import ENODEV, ENOENT
 
 from ..lease import FAMILIES
-from ..objects import FLANNEL_PROTOCOL, MAIN_TABLE, FdbEntry, Identity, Neighbour, Object
-from ..target import Scope
+from ..objects import FLANNEL_PROTOCOL, MAIN_TABLE, FdbEntry, Neighbour, Object
 from . import addresses, links, neighbours, routes
 from .devices import link_names
 from .message import Message, Request
 from .ours import Ours
 from .socket import NetlinkError, NetlinkSocket
 
-AT_ONCE = 500
-"""Messages that are decoded before the event loop runs again: about 3 ms."""
 
-
-async def read(kernel: NetlinkSocket, ours: Ours, only: frozenset[str] | None) -> list[Object]:
-    """All that is ours, or with ``only`` what lies on these devices. Raises NetlinkError and MalformedMessage."""
-    found: dict[Identity, Object] = {}
+def read(kernel: NetlinkSocket, ours: Ours, only: frozenset[str] | None) -> Iterator[Object]:
+    """All that is ours, or with ``only`` what lies on these devices, one table after the other: at no moment does more
+    than one of them take memory. Of two objects with one identity the first is in force. Raises NetlinkError and
+    MalformedMessage."""
     link_dump = kernel.dump(links.dump())
     names = link_names(link_dump)
     wanted = ours.heeded if only is None else only & ours.heeded
@@ -30,27 +26,41 @@ async def read(kernel: NetlinkSocket, ours: Ours, only: frozenset[str] | None) -
 
     for message in link_dump:
         if links.decode_name(message)[2] in own:
-            row = links.decode(message, names)
-            found[row.link.identity] = row.link
+            yield links.decode(message, names).link
 
     for index in own.values():
         for message in dump(kernel, addresses.dump(index)):
             address = addresses.decode(message)
             device = names.get(address.index, "")
             if device in own and ours.address(address, device):
-                item = addresses.as_object(address, device)
-                found[item.identity] = item
+                yield addresses.as_object(address, device)
 
     for index in own.values():
-        async for entry in neighbour_table(kernel, index, names):
+        for entry in neighbour_table(kernel, index, names):
             if entry.permanent and ours.neighbour(entry):
-                found[entry.identity] = entry
+                yield entry
 
-    async for message in _paced(_route_dumps(kernel, indexes, ours.scope, only)):
-        route = routes.decode(message, names)
-        if route is not None and ours.route(route.route) and (only is None or route.route.device in only):
-            found.setdefault(route.route.identity, route.route)  # of two equal ones the first is in force
-    return list(found.values())
+    for family in FAMILIES:
+        # Whatever its protocol on our own devices; elsewhere what has ours.
+        for name, index in indexes.items():
+            if name in own:
+                yield from _routes(kernel, routes.dump(family, table=MAIN_TABLE, index=index), ours, names, only)
+            elif only is not None:
+                request = routes.dump(family, protocol=FLANNEL_PROTOCOL, index=index)
+                yield from _routes(kernel, request, ours, names, only)
+        if only is None:
+            for route in _routes(kernel, routes.dump(family, protocol=FLANNEL_PROTOCOL), ours, names, None):
+                if route.on_device not in own:
+                    yield route
+
+
+def _routes(
+    kernel: NetlinkSocket, request: Request, ours: Ours, names: dict[int, str], only: frozenset[str] | None
+) -> Iterator[Object]:
+    for message in dump(kernel, request):
+        row = routes.decode(message, names)
+        if row is not None and ours.route(row.route) and (only is None or row.route.device in only):
+            yield row.route
 
 
 def dump(kernel: NetlinkSocket, request: Request) -> list[Message]:
@@ -63,41 +73,10 @@ def dump(kernel: NetlinkSocket, request: Request) -> list[Message]:
         return []
 
 
-async def neighbour_table(
-    kernel: NetlinkSocket, index: int, names: dict[int, str]
-) -> AsyncIterator[Neighbour | FdbEntry]:
+def neighbour_table(kernel: NetlinkSocket, index: int, names: dict[int, str]) -> Iterator[Neighbour | FdbEntry]:
     """All neighbours and forwarding entries of a device, also those that are not permanent."""
-    tables = [*dump(kernel, neighbours.dump_neighbours(index)), *dump(kernel, neighbours.dump_fdb(index))]
-    async for message in _paced(tables):
-        entry = neighbours.decode(message, names)
-        if entry is not None:
-            yield entry
-
-
-def _route_dumps(
-    kernel: NetlinkSocket, indexes: dict[str, int], scope: Scope, only: frozenset[str] | None
-) -> Iterator[Message]:
-    """Everything on our own devices, and what has our protocol number; a route that is both comes once."""
-    for family in FAMILIES:
-        requests = [
-            routes.dump(family, table=MAIN_TABLE, index=index)
-            if name in scope.devices
-            else routes.dump(family, protocol=FLANNEL_PROTOCOL, index=index)
-            for name, index in indexes.items()
-            if name in scope.devices or only is not None
-        ]
-        if only is None:
-            requests.append(routes.dump(family, protocol=FLANNEL_PROTOCOL))
-        seen: dict[bytes, Message] = {}
-        for request in requests:
-            for message in dump(kernel, request):
-                seen.setdefault(message.body, message)
-        yield from seen.values()
-
-
-async def _paced(found: Iterable[Message]) -> AsyncIterator[Message]:
-    """Lets the event loop run now and then."""
-    for number, message in enumerate(found, 1):
-        yield message
-        if number % AT_ONCE == 0:
-            await asyncio.sleep(0)
+    for request in (neighbours.dump_neighbours(index), neighbours.dump_fdb(index)):
+        for message in dump(kernel, request):
+            entry = neighbours.decode(message, names)
+            if entry is not None:
+                yield entry

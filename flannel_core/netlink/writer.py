@@ -126,7 +126,7 @@ class Writer:
                     found.setdefault(row.route.identity, row.route)
             await asyncio.sleep(0)
         for device in {item.device for item in wanted if isinstance(item, Neighbour | FdbEntry)}:
-            async for entry in neighbour_table(self._kernel, indexes(device), names):
+            for entry in neighbour_table(self._kernel, indexes(device), names):
                 found[entry.identity] = entry
         for device in {item.device for item in wanted if isinstance(item, Address)}:
             for message in dump(self._kernel, addresses.dump(indexes(device))):

@@ -79,7 +79,7 @@ def test_plugins_lists_each_one_and_a_broken_one_is_exit_code_1(
 
 
 def test_without_a_plugin_it_says_where_they_come_from(capsys: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.metadata.distributions", lambda: iter(()))
+    monkeypatch.setattr("flannel_core.plugins.entry_points", lambda group: iter(()))
     assert main(["plugins"]) == 0
     assert "pip install 'flannel-core[all]'" in capsys.readouterr().out
 

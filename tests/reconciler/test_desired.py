@@ -7,7 +7,7 @@ from typing import Any
 from flannel_core.desired import Desired, WantedIdentities
 from flannel_core.objects import Route
 from flannel_core.picture import Picture
-from flannel_core.target import Actual, Failure
+from flannel_core.target import Failure
 
 A = Route("10.5.2.0/24", "flannel.1", gateway="10.5.2.0", onlink=True)
 A_OTHERWISE = Route("10.5.2.0/24", "eth0", gateway="192.0.2.2")
@@ -94,8 +94,7 @@ def test_wanted_identities_keep_in_step() -> None:
 def test_what_is_as_wanted_is_kept_once_in_memory() -> None:
     picture = Picture(["route"])
     picture.desired.replace("peer", [A, B], "")
-    again = [Actual(Route(A.destination, A.device, gateway=A.gateway, onlink=True)), Actual(A_OTHERWISE)]
-    picture.learn(["route"], again[:1], None)
+    picture.learn(["route"], None).take(Route(A.destination, A.device, gateway=A.gateway, onlink=True))
     claim = picture.desired.get(A.identity)
     assert claim is not None
     ((identity, found),) = picture.actual["route"].items()

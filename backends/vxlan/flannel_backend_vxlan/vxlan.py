@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import secrets
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Annotated, ClassVar
 
 import msgspec
@@ -68,8 +69,9 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
     accepts = frozenset({"vxlan"})
     kernel_modules: ClassVar[tuple[str, ...]] = ("vxlan",)
 
-    def device(self, family: Family) -> str:
-        return f"flannel.{self.options.vni}" if family == 4 else f"flannel-v6.{self.options.vni}"
+    def __init__(self, options: VxlanOptions, state_directory: Path = Path("/run/flannel")) -> None:
+        super().__init__(options, state_directory)
+        self.devices: dict[Family, str] = {4: f"flannel.{options.vni}", 6: f"flannel-v6.{options.vni}"}
 
     def device_mtu(self, host: Host, family: Family) -> int:
         return (self.options.mtu or host.mtu) - OVERHEAD[family]
@@ -86,7 +88,7 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
     def _mac(self, host: Host, previous: Lease | None, family: Family) -> str:
         """The existing device's, else the one peers know us by, else a new one. Never from the machine-id: clones of
         one image would share it."""
-        device = host.links.get(self.device(family))
+        device = host.links.get(self.devices[family])
         if device is not None and isinstance(device.info, Vxlan) and device.mac:
             return device.mac
         endpoint = previous.endpoint(family) if previous else None
@@ -102,7 +104,7 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
             local, data = host.public_ip(family), node.announcement.data(family)
             if local is None or data is None:
                 continue
-            device = self.device(family)
+            device = self.devices[family]
             info = Vxlan(options.vni, host.interface, str(local), options.port, options.learning, options.gbp)
             yield Link(device, info, self.device_mtu(host, family), data.vtep_mac, txqueuelen=0)
             # A router advertisement from the pods' side must not give the host a default route.
@@ -128,7 +130,7 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
         if data.vni not in (None, self.options.vni):
             yield Unreachable(f"its VNI is {data.vni}, ours is {self.options.vni}: give both the same Backend.VNI")
             return
-        device, vtep = self.device(family), str(endpoint.subnet.network_address)
+        device, vtep = self.devices[family], str(endpoint.subnet.network_address)
         yield Neighbour(device, vtep, data.vtep_mac)
         yield FdbEntry(device, data.vtep_mac, remote)
         yield Route(subnet, device, gateway=vtep, onlink=True)
