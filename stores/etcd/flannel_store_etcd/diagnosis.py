@@ -1,0 +1,92 @@
+"""Why a member does not answer, for a person: what its errors mean, and what it is if it is no etcd v3."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import ssl
+
+from flannel_core.printable import printable
+
+from .endpoints import Endpoint
+
+SECONDS = 2.0
+"""How long a look at what an endpoint is may take."""
+
+_VERIFICATION = {
+    # X509_V_ERR_... of OpenSSL's x509_vfy.h
+    10: "its certificate has expired",
+    9: "its certificate is not valid yet; compare the clocks",
+    18: "its certificate is signed by itself; name its authority with --etcd-cafile",
+    19: "its certificate is signed by an authority that is not trusted here; name the right one with --etcd-cafile",
+    20: "its certificate is signed by an authority that is not trusted here; name the right one with --etcd-cafile",
+    62: "its certificate is for another host name",
+    64: "its certificate is for another address",
+}
+
+
+def said(error: OSError) -> str:
+    """What failed, without the endpoint's name."""
+    match error:
+        case ssl.SSLCertVerificationError():
+            text = _VERIFICATION.get(error.verify_code, "its certificate is not accepted")
+            return f"{text} ({printable(error.verify_message.rstrip('.'), 120)})"
+        case ssl.SSLError() if "ALERT" in (error.reason or ""):
+            alert = (error.reason or "").partition("ALERT_")[2].replace("_", " ").lower()
+            return f"does not accept this host's certificate ({alert}); see --etcd-certfile and --etcd-keyfile"
+        case ssl.SSLError() if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
+            return "does not speak TLS; if that is meant, write http:// in --etcd-endpoints"
+        case ssl.SSLError():
+            return f"TLS fails ({printable(error.reason or str(error), 120)})"
+        case socket.gaierror():
+            return f"its name cannot be looked up ({printable(error.strerror or str(error), 80)})"
+        case OSError(errno=int(number)):
+            return os.strerror(number).lower()
+        case _:
+            return printable(str(error), 160)
+
+
+async def diagnose(endpoint: Endpoint, context: ssl.SSLContext | None) -> str | None:
+    """What is at ``endpoint``, which takes connections but does not speak HTTP/2. None if that cannot be told."""
+    try:
+        async with asyncio.timeout(SECONDS):
+            if context is None and await _speaks_tls(endpoint):
+                return "speaks TLS; write https:// in --etcd-endpoints"
+            return await _what_http_says(endpoint, context)
+    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+        return None
+
+
+async def _speaks_tls(endpoint: Endpoint) -> bool:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    try:
+        _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    except ssl.SSLError as error:
+        return "ALERT" in (error.reason or "")
+    except OSError:
+        return False
+    writer.transport.abort()
+    return True
+
+
+async def _what_http_says(endpoint: Endpoint, context: ssl.SSLContext | None) -> str:
+    """etcd 2 and the gateway of etcd 3 tell their version over HTTP/1.1."""
+    if context is not None:
+        context.set_alpn_protocols(["http/1.1"])
+    reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    try:
+        writer.write(f"GET /version HTTP/1.0\r\nHost: {endpoint.host}\r\n\r\n".encode())
+        answer = await reader.read(4096)
+    finally:
+        writer.transport.abort()
+    version = re.search(rb'"etcdserver":\s*"([0-9]+)\.([0-9.]+)', answer)
+    if version and int(version[1]) < 3:
+        return (
+            f"is etcd {version[1].decode()}.{version[2].decode()}, which has no v3 API; flannel needs etcd 3.4 or later"
+        )
+    first = answer.partition(b"\r\n")[0]
+    return f"is no etcd, it answers '{printable(first, 60)}'" if first else "is no etcd, it ends the connection"

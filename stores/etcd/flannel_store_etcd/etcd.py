@@ -1,0 +1,389 @@
+"""The store: a host's own lease, all leases, and net-conf.json, in etcd as Go flannel has them."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime
+import logging
+import math
+import random
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
+from typing import Annotated, ClassVar
+
+import msgspec
+
+from flannel_core.claim import Claim, claim, described, key_of, overlapping, own_leases, says_the_same
+from flannel_core.errors import FlannelError
+from flannel_core.lease import IPNetwork, Lease, Malformed
+from flannel_core.lease_json import MalformedLease, parse_key
+from flannel_core.store import (
+    Alive,
+    Capability,
+    Change,
+    ConfigText,
+    LeaseLost,
+    Lost,
+    NoSuchLease,
+    Request,
+    Snapshot,
+    StoreContext,
+    StoreError,
+    StoreUnavailable,
+    SubnetStore,
+    Wish,
+)
+
+from . import rpc_pb2 as pb
+from .client import Client, Closed
+from .connection import Credentials
+from .endpoints import Tls, parse_endpoints
+from .keys import Keys, shown
+from .records import FOREVER, Records, Written
+from .watch import QUIET_SECONDS, Event, Listing
+
+log = logging.getLogger(__name__)
+
+DEFAULT_TTL = 86_400
+"""Seconds: the 24 hours of Go flannel (subnetTTL in pkg/subnet/etcd)."""
+TRIES = 100
+"""How often another host may be faster before that counts as the store being unavailable."""
+AT_ONCE = 32
+"""How many times to live are asked for at the same time."""
+_UNASKED = math.inf
+"""When a lease expires that does expire, as long as it is known of no more. Never leaves this module."""
+
+
+class EtcdOptions(msgspec.Struct, frozen=True):
+    """``--etcd-endpoints`` and so on, with Go flannel's names and defaults."""
+
+    endpoints: Annotated[str, msgspec.Meta(description="the etcd servers' URLs, separated by commas")] = (
+        "http://127.0.0.1:4001,http://127.0.0.1:2379"
+    )
+    prefix: Annotated[
+        str, msgspec.Meta(description="the key under which etcd holds the configuration and the leases")
+    ] = "/coreos.com/network"
+    keyfile: Annotated[str, msgspec.Meta(description="the client's private key for etcd, PEM")] = ""
+    certfile: Annotated[str, msgspec.Meta(description="the client's certificate for etcd, PEM")] = ""
+    cafile: Annotated[
+        str, msgspec.Meta(description="the certificate authority that signed etcd's certificate, PEM")
+    ] = ""
+    username: Annotated[str, msgspec.Meta(description="the user to authenticate to etcd as")] = ""
+    password: Annotated[
+        str, msgspec.Meta(description="that user's password. The variable keeps it out of the process list")
+    ] = ""
+    lease_ttl: Annotated[
+        int,
+        msgspec.Meta(
+            ge=1, le=31_536_000, description="seconds until a lease expires that is not renewed; for labs and tests"
+        ),
+    ] = DEFAULT_TTL
+
+
+class _Ours(msgspec.Struct):
+    """What this host wrote last under a key, and what it is writing there just now."""
+
+    written: Written
+    writing: Lease | None = None
+
+
+class EtcdStore(SubnetStore[EtcdOptions]):
+    """``created`` and ``revision`` of a lease are etcd's. ``expires`` is known of one's own leases; of others' it is
+    None (not asked: that would be a request per lease) except in ``list``."""
+
+    Options = EtcdOptions
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"list", "release", "reserve", "set_config", "expiry"})
+
+    def __init__(self, options: EtcdOptions, context: StoreContext) -> None:
+        """Raises StoreError for endpoints that are none, and for a key without a certificate or the reverse."""
+        super().__init__(options, context)
+        self._keys = Keys(options.prefix)
+        self._tls = Tls(options.cafile, options.certfile, options.keyfile)
+        self._endpoints = parse_endpoints(options.endpoints, secure=self._tls.given)
+        self.location = f"{','.join(sorted(map(str, self._endpoints)))} {self._keys.prefix}"
+        self._client = Client(
+            self._endpoints, self._keys, Credentials(options.username, options.password), self._tls, self._say
+        )
+        self._records = Records(self._client, self._keys, options.lease_ttl)
+        self._rng = random.Random()
+        self._ours: dict[str, _Ours] = {}
+
+    def _say(self, trouble: str | None) -> None:
+        self.unavailable = trouble
+
+    async def open(self) -> None:
+        """Raises StoreError for a certificate or key that cannot be read. etcd itself is waited for."""
+        if any(endpoint.secure for endpoint in self._endpoints):
+            self._tls.check()
+
+    async def close(self) -> None:
+        """The iterators end; calls that wait, and later ones, raise StoreUnavailable."""
+        await self._client.close()
+
+    # --- net-conf.json ---------------------------------------------------------------------------------------------
+
+    async def config(self) -> AsyncIterator[ConfigText]:
+        last = None
+        async with aclosing(self._records.follow(self._keys.config)) as records:
+            async for record in records:
+                text = ConfigText(None if record is None else record.value, shown(self._keys.config))
+                if text != last:
+                    yield text
+                last = text
+
+    async def set_config(self, text: bytes) -> None:
+        self._may_write()
+        await self._records.put_config(text)
+
+    # --- our own lease ---------------------------------------------------------------------------------------------
+
+    async def previous(self, wish: Wish) -> Lease | None:
+        """``expires`` is not asked for."""
+        leases, _ = self._entries(await self._records.all())
+        own = next(iter(own_leases(leases, wish)), None)
+        return own and msgspec.structs.replace(own, expires=None)
+
+    async def acquire(self, request: Request) -> Lease:
+        for _ in range(TRIES):
+            found = await self._records.all()
+            records = self._by_name(found)
+            leases, malformed = self._entries(found)
+            chosen = claim(request.config, request.wish, leases, malformed, self._rng)
+            held = None if chosen.held is None else records[chosen.held.key]
+            if request.dry_run or self.context.dry_run:
+                return msgspec.structs.replace(chosen.lease, expires=await self._expiry(held))
+            if (written := await self._take(chosen, held, found.position.revision)) is not None:
+                return written.lease
+        raise StoreUnavailable(f"{self.location}: other hosts were faster, {TRIES} times")
+
+    async def _take(self, chosen: Claim, held: pb.KeyValue | None, seen: int) -> Written | None:
+        """What ``chosen`` says is written. None: the records have changed since revision ``seen``."""
+        lease = chosen.lease
+        if held is None:
+            written = await self._records.create(lease, seen, chosen.given_up)
+        elif chosen.held is not None and held.lease == FOREVER.id and says_the_same(chosen.held, lease):
+            written = Written(chosen.held, FOREVER.id)
+        else:
+            written = await self._records.replace(held, lease, chosen.given_up)
+        if written is not None:
+            self._ours[lease.key] = _Ours(written)
+        return written
+
+    async def announce(self, lease: Lease, wish: Wish) -> Lease:
+        self._may_write()
+        for _ in range(TRIES):
+            record = await self._records.find(lease.key)
+            if (lost := await self._lost(record, lease)) is not None:
+                raise LeaseLost(lost)
+            assert record is not None
+            told = described(lease.subnets, wish, self._last(lease).written.lease)
+            stands = self._records.entry(record, await self._expiry(record))
+            if isinstance(stands, Lease) and says_the_same(stands, told):
+                return stands
+            if (written := await self._rewrite(record, told)) is not None:
+                return written.lease
+        raise StoreUnavailable(f"{self.location}: {lease.key} was changed by others, {TRIES} times")
+
+    async def keep(self, lease: Lease, margin_seconds: float) -> Lost:
+        """``margin_seconds`` counts as at least a tenth and at most half of the time that a lease lasts, and as up to a
+        tenth more, so that hosts that started together do not renew together."""
+        ttl = self.options.lease_ttl
+        margin = min(max(margin_seconds, ttl / 10), ttl / 2) * self._rng.uniform(1, 1.1)
+        timer = _Timer(margin)
+        key = self._keys.lease(lease.key)
+        async with aclosing(self._records.follow(key, min(QUIET_SECONDS, ttl / 10))) as records:
+            async for record in records:
+                try:
+                    if (lost := await self._lost(record, lease)) is not None:
+                        return lost
+                    assert record is not None
+                    if record.lease != timer.etcd_lease:
+                        timer.set(record.lease, await self._expiry(record))
+                    if timer.is_due() or not self._says_what_we_said(record, lease):
+                        await self._renew(record, lease)
+                except Closed:
+                    raise
+                except StoreUnavailable:
+                    pass  # tried again at the next occasion; ``unavailable`` says why
+        raise Closed(f"{self.location}: the store is closed")
+
+    async def _renew(self, record: pb.KeyValue, lease: Lease) -> None:
+        """If it was changed meanwhile, the watch tells how."""
+        written = await self._rewrite(record, self._last(lease).written.lease)
+        if written is not None and written.lease.expires is not None:
+            until = datetime.datetime.fromtimestamp(written.lease.expires).astimezone()
+            log.info("Lease renewed, new expiration: %s", until.isoformat(timespec="seconds"))
+
+    async def _rewrite(self, record: pb.KeyValue, told: Lease) -> Written | None:
+        """``told`` in place of ``record``. While that is under way both what stands there and what is being written
+        are ours."""
+        ours = self._ours[told.key] = msgspec.structs.replace(self._last(told), writing=told)
+        written = await self._records.replace(record, told)
+        if written is not None:
+            self._ours[told.key] = _Ours(written)
+        else:
+            ours.writing = None
+        return written
+
+    async def _lost(self, record: pb.KeyValue | None, lease: Lease) -> Lost | None:
+        """None as long as ``record`` is ours: of the same creation, and saying what we wrote, or nothing that can be
+        read, or what stood there before we wrote."""
+        if record is None:
+            return Lost(f"{lease.key} is gone from {self.location}: released, or run out", await self._holder(lease))
+        entry = self._records.entry(record)
+        if record.create_revision != lease.created:
+            if isinstance(entry, Malformed):
+                return Lost(f"{lease.key} in {self.location} was made anew, and is malformed: {entry.reason}")
+            return Lost(f"{lease.key} in {self.location} was made anew, for {_addresses(entry)}", entry)
+        ours = self._last(lease)
+        if isinstance(entry, Malformed) or record.mod_revision <= ours.written.lease.revision:
+            return None
+        if any(said is not None and says_the_same(entry, said) for said in (ours.written.lease, ours.writing)):
+            return None
+        return Lost(f"{lease.key} in {self.location} was taken over by {_addresses(entry)}", entry)
+
+    async def _holder(self, lease: Lease) -> Lease | None:
+        leases, _ = self._entries(await self._records.all())
+        holder = overlapping(lease.subnets, leases)
+        return holder and msgspec.structs.replace(holder, expires=None)
+
+    def _says_what_we_said(self, record: pb.KeyValue, lease: Lease) -> bool:
+        entry = self._records.entry(record)
+        return isinstance(entry, Lease) and says_the_same(entry, self._last(lease).written.lease)
+
+    def _last(self, lease: Lease) -> _Ours:
+        """``lease`` as this host wrote it last."""
+        ours = self._ours.get(lease.key)
+        if ours is None or ours.written.lease.created != lease.created or ours.written.lease.revision < lease.revision:
+            return _Ours(Written(lease, -1))
+        return ours
+
+    async def _expiry(self, record: pb.KeyValue | None) -> float | None:
+        """When it expires (Unix time), without a question if this host has written it."""
+        if record is None:
+            return None
+        ours = self._ours.get(self._keys.name(record.key))
+        if ours is not None and ours.written.etcd_lease == record.lease:
+            return ours.written.lease.expires
+        return await self._records.expiry(record.lease)
+
+    # --- all leases ------------------------------------------------------------------------------------------------
+
+    async def leases(self) -> AsyncIterator[Snapshot | Change | Alive]:
+        async with aclosing(self._records.follow_all()) as steps:
+            async for step in steps:
+                if isinstance(step, Listing):
+                    yield self._snapshot(step, [self._records.entry(record) for record in step.entries])
+                elif isinstance(step, Event):
+                    record = step.entry
+                    entry = None if step.deleted else self._records.entry(record)
+                    yield Change(self._keys.name(record.key), entry, record.mod_revision)
+                else:
+                    yield Alive()
+
+    def _snapshot(self, found: Listing, entries: Sequence[Lease | Malformed]) -> Snapshot:
+        return Snapshot(
+            tuple(entry for entry in entries if isinstance(entry, Lease)),
+            tuple(entry for entry in entries if isinstance(entry, Malformed)),
+            found.position.revision,
+            f"{found.position.cluster:x}",
+        )
+
+    def _entries(self, found: Listing) -> tuple[list[Lease], list[Malformed]]:
+        """What stands there; a lease that is no reservation has an ``expires``."""
+        entries = [
+            self._records.entry(record, None if record.lease == FOREVER.id else _UNASKED) for record in found.entries
+        ]
+        return [e for e in entries if isinstance(e, Lease)], [e for e in entries if isinstance(e, Malformed)]
+
+    def _by_name(self, found: Listing) -> dict[str, pb.KeyValue]:
+        return {self._keys.name(record.key): record for record in found.entries}
+
+    # --- for flannelctl and the kit --------------------------------------------------------------------------------
+
+    async def list(self) -> Snapshot:
+        """With the time to live of each lease, which is a request for each."""
+        found = await self._records.all()
+        at_once = asyncio.Semaphore(AT_ONCE)
+
+        async def asked(record: pb.KeyValue) -> Lease | Malformed:
+            async with at_once:
+                return self._records.entry(record, await self._expiry(record))
+
+        return self._snapshot(found, await asyncio.gather(*map(asked, found.entries)))
+
+    async def release(self, subnet: IPNetwork) -> None:
+        self._may_write()
+        for _ in range(TRIES):
+            found = self._by_name(await self._records.all())
+            named = [record for name, record in found.items() if subnet in _subnets(name)]
+            if not named:
+                raise NoSuchLease(f"{subnet} is leased to nobody in {self.location}")
+            if all([await self._records.delete(record) for record in named]):
+                return
+        raise StoreUnavailable(f"{self.location}: {subnet} was changed by others, {TRIES} times")
+
+    async def reserve(self, lease: Lease) -> Lease:
+        """A lease of the same subnet and address becomes a reservation and keeps its data. Raises FlannelError if the
+        subnet, or a part of it, is another's."""
+        self._may_write()
+        key = key_of(lease.subnets)
+        for _ in range(TRIES):
+            found = await self._records.all()
+            other = overlapping(lease.subnets, self._entries(found)[0])
+            if other is None:
+                wanted = msgspec.structs.replace(lease, key=key)
+                written = await self._records.create(wanted, found.position.revision, forever=True)
+            elif other.key != key or _addresses(other) != _addresses(lease):
+                raise FlannelError(
+                    f"{key} cannot be reserved for {_addresses(lease)}: {other.key} is held by {_addresses(other)} in "
+                    f"{self.location}; release it first"
+                )
+            elif other.expires is None:
+                return other
+            else:
+                written = await self._records.replace(self._by_name(found)[key], other, forever=True)
+            if written is not None:
+                return written.lease
+        raise StoreUnavailable(f"{self.location}: {key} was changed by others, {TRIES} times")
+
+    def _may_write(self) -> None:
+        if self.context.dry_run:
+            raise StoreError(f"{self.location}: nothing is written in a dry run")
+
+
+class _Timer:
+    """When to renew, ``margin`` seconds before the expiry.
+
+    Counted in seconds since the boot, the time in which the host slept among them: etcd's clock runs on meanwhile, and
+    a wall clock that is set back must not make us late.
+    """
+
+    def __init__(self, margin: float) -> None:
+        self.etcd_lease: int | None = None
+        self._margin = margin
+        self._due = math.inf
+
+    def set(self, etcd_lease: int, expires: float | None) -> None:
+        """``expires`` in Unix time; None: never."""
+        self.etcd_lease = etcd_lease
+        self._due = math.inf if expires is None else _since_boot() + expires - time.time() - self._margin
+
+    def is_due(self) -> bool:
+        return _since_boot() >= self._due
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+def _subnets(name: str) -> tuple[IPNetwork | None, ...]:
+    try:
+        return parse_key(name)
+    except MalformedLease:
+        return ()
+
+
+def _addresses(lease: Lease) -> str:
+    return " and ".join(str(endpoint.public_ip) for endpoint in lease.endpoints)

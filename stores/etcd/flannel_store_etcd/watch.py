@@ -1,0 +1,150 @@
+"""A watch of a range of keys that never ends, loses nothing and repeats nothing.
+
+Where it resumes is told by events, and by the progress notifications that etcd sends by itself once what came before
+them was sent. (Those that a client asks for may overtake events in etcd before 3.5.8, so none are asked for.)
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import NamedTuple
+
+from . import rpc_pb2 as pb
+from .client import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Client, Closed
+from .connection import Connection, NoAnswer, Refused
+from .rpc import RANGE
+
+QUIET_SECONDS = 8.0
+"""After how long without a word the member is asked whether it is still there."""
+
+
+class Position(NamedTuple):
+    """Up to where a watcher knows everything: a revision of one cluster, and the term of its leader then."""
+
+    cluster: int
+    revision: int
+    term: int
+
+    @staticmethod
+    def of(header: pb.ResponseHeader) -> Position:
+        return Position(header.cluster_id, header.revision, header.raft_term)
+
+    def is_continued_by(self, now: Position) -> bool:
+        """False: ``now`` is of another cluster, or of this one as it was restored from an older state."""
+        return now.cluster == self.cluster and now.revision >= self.revision and now.term >= self.term
+
+
+class Listing(NamedTuple):
+    """Everything in the range, first and after every gap."""
+
+    entries: tuple[pb.KeyValue, ...]
+    position: Position
+
+
+class Event(NamedTuple):
+    """``entry`` was put, or deleted: then it has only its key and the revision of that in ``mod_revision``."""
+
+    entry: pb.KeyValue
+    deleted: bool
+
+
+class Quiet(NamedTuple):
+    """The member answers, and nothing new has been heard."""
+
+
+class _Compacted(Exception):
+    """What happened since the position is not known to etcd any more."""
+
+
+class _Cancelled(Exception):
+    """etcd ended the watch: it lost its leader, or our token, or we our rights."""
+
+
+async def listing(client: Client, key: bytes, end: bytes = b"") -> Listing:
+    """Everything in the range now. Raises StoreUnavailable."""
+    answer = await client.call(RANGE, pb.RangeRequest(key=key, range_end=end), patient=True)
+    return Listing(tuple(answer.kvs), Position.of(answer.header))
+
+
+async def watch(
+    client: Client, key: bytes, end: bytes = b"", *, quiet: float = QUIET_SECONDS
+) -> AsyncGenerator[Listing | Event | Quiet, None]:
+    """A Listing, and then every change of the range. While etcd is away it is waited for. Quiet comes every ``quiet``
+    seconds in which there is no change. Ends when the client is closed."""
+    position: Position | None = None
+    pause = 0.0
+    try:
+        while True:
+            connection = await client.reconnection()
+            try:
+                if position is None or not position.is_continued_by(Position.of(connection.header)):
+                    found = await listing(client, key, end)
+                    position = found.position
+                    yield found
+                async with aclosing(_follow(connection, key, end, position, quiet)) as steps:
+                    async for known, step in steps:
+                        position, pause = known, 0.0
+                        if step is not None:
+                            yield step
+            except _Compacted:
+                position = None
+            except _Cancelled:
+                await _ask_why(client, key, end)
+            except NoAnswer:
+                client.drop(connection)
+            except Refused:
+                pass  # the status says why
+            if pause:
+                await client.pause(pause * random.uniform(0.5, 1))
+            pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
+    except Closed:
+        return
+
+
+async def _follow(
+    connection: Connection, key: bytes, end: bytes, position: Position, quiet: float
+) -> AsyncGenerator[tuple[Position, Event | Quiet | None], None]:
+    """What happens after ``position``, each with what is known by then. Raises NoAnswer, Refused, _Compacted,
+    _Cancelled."""
+    create = pb.WatchCreateRequest(key=key, range_end=end, start_revision=position.revision + 1, progress_notify=True)
+    async with connection.watching(pb.WatchRequest(create_request=create)) as answers:
+        while True:
+            try:
+                async with asyncio.timeout(quiet):
+                    answer = await answers.get()
+            except TimeoutError:
+                await _still_there(connection, key, quiet)
+                yield position, Quiet()
+                continue
+            if isinstance(answer, Exception):
+                raise answer
+            if answer.compact_revision:
+                raise _Compacted
+            if answer.canceled:
+                raise _Cancelled
+            for event in answer.events:
+                if event.kv.mod_revision > position.revision:
+                    yield position, Event(event.kv, event.type == pb.Event.DELETE)
+            if answer.events:
+                # The header's revision may be ahead of the events while etcd sends a long past in parts.
+                position = position._replace(revision=answer.events[-1].kv.mod_revision, term=answer.header.raft_term)
+            elif not answer.created:
+                position = Position.of(answer.header)
+            yield position, None
+
+
+async def _still_there(connection: Connection, key: bytes, quiet: float) -> None:
+    """Raises NoAnswer if the member is dead or frozen. One that has lost its leader ends the watch by itself."""
+    if connection.heard + quiet <= asyncio.get_running_loop().time():
+        await connection.call(RANGE, pb.RangeRequest(key=key, keys_only=True, serializable=True))
+
+
+async def _ask_why(client: Client, key: bytes, end: bytes) -> None:
+    """A call gets a new token or is refused for a reason that the status shows, or finds a member with a leader."""
+    try:
+        await client.call(RANGE, pb.RangeRequest(key=key, range_end=end, limit=1, keys_only=True))
+    except (NoAnswer, Refused):
+        pass
