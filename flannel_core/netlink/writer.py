@@ -19,7 +19,7 @@ from .links import MissingDevice
 from .message import Request
 from .reader import dump, neighbour_table
 from .reasons import explain, in_the_way, missing_device
-from .socket import NetlinkError, NetlinkSocket
+from .socket import BATCH, NetlinkError, NetlinkSocket
 
 GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL})
 """What the kernel answers when asked to remove what it does not have."""
@@ -73,20 +73,22 @@ class Writer:
     async def _put(self, puts: Sequence[Put], indexes: Indexes) -> list[Failure]:
         """Those whose place is taken are looked at, and put once more where what stands there may be overwritten."""
         failures: list[Failure] = []
-        taken: list[Object] = []
+        taken: list[tuple[Object, NetlinkError]] = []
         for put, error in await self._try(puts, indexes, failures):
-            if error.number == errno.EEXIST:
-                taken.append(put.object)
+            if error.number == errno.EEXIST or _may_hide_what_is_in_the_way(put, error):
+                taken.append((put.object, error))
             else:
                 failures.append(Failure(put.object, explain(put.object, error)))
         if not taken:
             return failures
-        standing = await self._standing(taken, indexes)
+        standing = await self._standing([wanted for wanted, _ in taken], indexes)
         again: list[Put] = []
-        for wanted in taken:
+        for wanted, error in taken:
             found = standing.get(wanted.identity)
-            if found is None:
+            if found is None and error.number == errno.EEXIST:
                 failures.append(Failure(wanted, "something was in the way and is gone again"))
+            elif found is None:
+                failures.append(Failure(wanted, explain(wanted, error)))
             elif _may_be_overwritten(found, wanted):
                 again.append(Put(wanted, previous=found))
             elif not wanted.satisfied_by(found):
@@ -98,18 +100,23 @@ class Writer:
     async def _try(
         self, puts: Sequence[Put], indexes: Indexes, failures: list[Failure]
     ) -> list[tuple[Put, NetlinkError]]:
-        """Write all of ``puts``. Returns what the kernel refused; what cannot be sent at all goes into ``failures``."""
-        requests: list[Request] = []
-        asked: list[Put] = []
-        for put in puts:
-            try:
-                requests.append(_putting(put, _index(put.object, indexes)))
-                asked.append(put)
-            except MissingDevice as error:
-                failures.append(Failure(put.object, missing_device(str(error))))
-            except UNWRITABLE as error:
-                failures.append(Failure(put.object, _unwritable(error)))
-        return [(asked[place], refused) for place, refused in (await self._kernel.write(requests)).items()]
+        """Write all of ``puts``, packing no more than a batch at a time. Returns what the kernel refused; what cannot
+        be sent at all goes into ``failures``."""
+        refused: list[tuple[Put, NetlinkError]] = []
+        for start in range(0, len(puts), BATCH):
+            requests: list[Request] = []
+            asked: list[Put] = []
+            for put in puts[start : start + BATCH]:
+                try:
+                    requests.append(_putting(put, _index(put.object, indexes)))
+                    asked.append(put)
+                except MissingDevice as error:
+                    failures.append(Failure(put.object, missing_device(str(error))))
+                except UNWRITABLE as error:
+                    failures.append(Failure(put.object, _unwritable(error)))
+            refused += [(asked[place], error) for place, error in (await self._kernel.write(requests)).items()]
+            await asyncio.sleep(0)
+        return refused
 
     async def _standing(self, wanted: Sequence[Object], indexes: Indexes) -> dict[Identity, Object]:
         """What the kernel has now where ``wanted`` should be. Each table is read once, however much is in the way."""
@@ -134,6 +141,13 @@ class Writer:
                 item = addresses.as_object(address, names.get(address.index, ""))
                 found[item.identity] = item
         return found
+
+
+def _may_hide_what_is_in_the_way(put: Put, error: NetlinkError) -> bool:
+    """IPv6 looks for an onlink gateway in the tables first: where a foreign route leads to the subnet that the gateway
+    is in, through another device, it says EINVAL before it could say EEXIST (ip6_route_check_nh_onlink, net/ipv6)."""
+    item = put.object
+    return error.number == errno.EINVAL and put.previous is None and isinstance(item, Route) and ":" in item.destination
 
 
 def _index(item: Object, indexes: Indexes) -> int:

@@ -19,6 +19,8 @@ from flannel_core.store import StoreError, StoreUnavailable
 
 from . import schema
 
+CACHE_KIB = 256
+"""All leases are read once and from then on only what changed: a larger page cache is memory that is never used."""
 BUSY_SECONDS = 0.1
 """How long SQLite itself waits for another process's lock. Short, because whoever waits next waits for this thread."""
 GONE_SECONDS = 5.0
@@ -148,6 +150,7 @@ class Database:
         # FULL: a commit is on disk before it is answered. NORMAL would survive kill -9 as well, but a power cut could
         # take back a lease whose subnet is in use already, and give it to another host.
         connection.execute("PRAGMA synchronous = FULL")
+        connection.execute(f"PRAGMA cache_size = -{CACHE_KIB}")
         if version < schema.SCHEMA_VERSION:
             with _transaction(connection):
                 schema.migrate(connection)
