@@ -5,15 +5,30 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from flannel_core.lease import Lease, Malformed
 from flannel_core.store import Alive, Change, Snapshot, SubnetStore
 
+EntryT = TypeVar("EntryT", bound=Lease | Malformed | None)
+
+
+def told(entry: EntryT) -> EntryT:
+    """``entry`` as every store tells it to everybody. When a lease expires only its own host has to know: a store may
+    leave that out (None) where finding out would be a question per lease."""
+    return msgspec.structs.replace(entry, expires=None) if isinstance(entry, Lease) else entry
+
+
+def standing(*entries: Lease | Malformed) -> dict[str, Lease | Malformed]:
+    """What stands in a store that has these entries and no others, by key, as it is told to everybody."""
+    return {entry.key: told(entry) for entry in entries}
+
 
 def by_key(snapshot: Snapshot) -> dict[str, Lease | Malformed]:
     """What stands in a store according to a snapshot."""
-    return {lease.key: lease for lease in snapshot.leases} | {entry.key: entry for entry in snapshot.malformed}
+    return standing(*snapshot.leases, *snapshot.malformed)
 
 
 class Watcher:
@@ -52,7 +67,7 @@ class Watcher:
                 self.view.pop(event.key, None)
             elif isinstance(event, Change):
                 assert event.entry is not None
-                self.view[event.key] = event.entry
+                self.view[event.key] = told(event.entry)
             self.events.append(event)
             self._heard.set()
 
