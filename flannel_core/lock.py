@@ -154,7 +154,8 @@ def _holder(address: str) -> tuple[int | None, int | None]:
 
 
 class GoFlanneld(msgspec.Struct, frozen=True):
-    """A running Go flanneld of our network namespace. ``command`` is its command line, made printable."""
+    """A running Go flanneld of our network namespace. ``command`` is its command line, made printable;
+    ``subnet_file`` leads to its file through /proc, since it may have another root (a container's) than we."""
 
     pid: int
     command: str
@@ -179,7 +180,8 @@ def go_flannelds() -> Iterator[GoFlanneld]:
                 continue
             arguments = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
             environment = (process / "environ").read_bytes().split(b"\0")
-            subnet_file = (process / "cwd").readlink() / _subnet_file(arguments, environment)
+            named = Path(_subnet_file(arguments, environment))
+            subnet_file = process / "root" / named.relative_to("/") if named.is_absolute() else process / "cwd" / named
         except OSError:
             continue
         yield GoFlanneld(int(process.name), printable(" ".join(arguments), 200), subnet_file)
@@ -198,10 +200,8 @@ def _subnet_file(arguments: list[str], environment: list[bytes]) -> str:
 
 
 def _same_file(other: GoFlanneld, subnet_file: Path) -> bool:
-    """True if both processes mean one file, which they may see under different roots (a container's /run)."""
-    ours = subnet_file.absolute()
-    theirs = Path(f"/proc/{other.pid}/root{other.subnet_file}")
+    ours, theirs = subnet_file.absolute(), other.subnet_file
     try:
         return ours.name == theirs.name and theirs.parent.samefile(ours.parent)
     except OSError:
-        return ours == other.subnet_file
+        return False

@@ -13,7 +13,10 @@ from flannel_core.lab import record
 from flannel_core.lab.network import NAMESPACES
 
 FLANNELCTL = Path(sys.executable).parent / "flannelctl"
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+# Not root, but able to read a checkout under /root.
+CAPABILITIES = "-all,+dac_read_search"
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+             f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]  # fmt: skip
 
 
 def flannelctl(*words, prefix=(), environment=None):

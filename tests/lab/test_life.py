@@ -6,7 +6,10 @@ from tempfile import TemporaryDirectory
 
 import pytest
 
-AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", "--inh-caps=-all"]
+# Not root, but able to read a checkout under /root.
+CAPABILITIES = "-all,+dac_read_search"
+AS_NOBODY = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups",
+             f"--inh-caps={CAPABILITIES}", f"--ambient-caps={CAPABILITIES}"]  # fmt: skip
 
 
 def test_an_unchanged_host_is_not_written_to(lab):
