@@ -88,6 +88,19 @@ def test_another_fabrics_file_moved_into_place_is_another_cluster(file: Path, op
     asyncio.run(body())
 
 
+def test_another_cluster_is_noticed_though_its_revisions_go_on(opened: Any, sqlite: Any) -> None:
+    async def body() -> None:
+        async with opened() as store, watching(store, 5) as watcher:
+            lease = await store.acquire(Request(IPV4, host(1)))
+            await watcher.until(lambda w: w.view == {lease.key: lease}, 5)
+            heard = len(watcher.snapshots)
+            sqlite("UPDATE meta SET value = 'another' WHERE name = 'cluster'")
+            await watcher.until(lambda w: len(w.snapshots) == heard + 1, 5)
+            assert watcher.snapshots[-1].cluster == "another"
+
+    asyncio.run(body())
+
+
 def test_a_file_that_is_gone_for_a_moment_loses_nobody_its_lease(file: Path, opened: Any, eventually: Any) -> None:
     async def body() -> None:
         async with opened() as store:
