@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
@@ -21,14 +21,22 @@ def told(entry: EntryT) -> EntryT:
     return msgspec.structs.replace(entry, expires=None) if isinstance(entry, Lease) else entry
 
 
-def standing(*entries: Lease | Malformed) -> dict[str, Lease | Malformed]:
-    """What stands in a store that has these entries and no others, by key, as it is told to everybody."""
-    return {entry.key: told(entry) for entry in entries}
+class Standing:
+    """What stands in a store that has these entries and no others: equal to a mapping that says so, by key."""
+
+    def __init__(self, *entries: Lease | Malformed) -> None:
+        self._entries = {entry.key: told(entry) for entry in entries}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Mapping) and {key: told(entry) for key, entry in other.items()} == self._entries
+
+    def __repr__(self) -> str:
+        return repr(self._entries)
 
 
 def by_key(snapshot: Snapshot) -> dict[str, Lease | Malformed]:
     """What stands in a store according to a snapshot."""
-    return standing(*snapshot.leases, *snapshot.malformed)
+    return {lease.key: lease for lease in snapshot.leases} | {entry.key: entry for entry in snapshot.malformed}
 
 
 class Watcher:
@@ -67,7 +75,7 @@ class Watcher:
                 self.view.pop(event.key, None)
             elif isinstance(event, Change):
                 assert event.entry is not None
-                self.view[event.key] = told(event.entry)
+                self.view[event.key] = event.entry
             self.events.append(event)
             self._heard.set()
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
@@ -67,11 +65,11 @@ class Member:
 
 
 class EtcdCluster:
-    """``members`` processes of one cluster on ``addresses`` (the first is the one that they reach each other at), with
-    their data in ``directory``.
+    """``members`` processes of one cluster on free ports of ``addresses`` (the first is the one that they reach each
+    other at), with their data in ``directory``.
 
-    ``namespace`` None: this process's own, on free ports; else they are 2379, 2389, ... ``secure``: clients speak TLS;
-    the ``options`` for that, and others, are etcd's own.
+    ``namespace`` None: this process's own. ``secure``: clients speak TLS; the ``options`` for that, and others, are
+    etcd's own.
     """
 
     def __init__(
@@ -96,9 +94,9 @@ class EtcdCluster:
 
     def _member(self, number: int, addresses: Sequence[str], scheme: str) -> Member:
         name = f"etcd{number + 1}"
-        ports = (2379 + 10 * number, 2380 + 10 * number) if self._namespace else (free_port(), free_port())
-        urls = [f"{scheme}://{address}:{ports[0]}" for address in addresses]
-        peer = f"http://{addresses[0]}:{ports[1]}"
+        free = [inside(self._namespace, free_port) if self._namespace else free_port() for _ in ("client", "peer")]
+        urls = [f"{scheme}://{address}:{free[0]}" for address in addresses]
+        peer = f"http://{addresses[0]}:{free[1]}"
         command = ["ip", "netns", "exec", self._namespace] if self._namespace else []
         command += [str(ETCD), "--name", name, "--data-dir", str(self.directory / name)]
         command += ["--listen-client-urls", ",".join(urls), "--advertise-client-urls", ",".join(urls)]
@@ -121,22 +119,17 @@ class EtcdCluster:
         """Until each running member has a leader. Raises LabError with the end of its log."""
         deadline = time.monotonic() + START_SECONDS
         for member in self.members:
-            while not (answer := self._health(member)):
+            while not self._is_healthy(member):
                 if not member.running or time.monotonic() > deadline:
                     log = "\n".join(member.log.read_text(errors="replace").splitlines()[-5:])
                     raise LabError(f"{member.name} does not get ready:\n{log}")
                 time.sleep(POLL_SECONDS)
-            assert answer
 
     def kill(self) -> None:
         """SIGKILL to every member."""
         for member in self.members:
             if member.running:
                 member.kill()
-
-    def stop(self) -> None:
-        """What has to be done when the cluster is of no more use; its data stay."""
-        self.kill()
 
     def control(self, *words: str, options: Sequence[str] = ()) -> str:
         """``etcdctl words``: what it prints. ``options`` are for etcdctl itself (certificates, a user). Raises LabError
@@ -149,13 +142,12 @@ class EtcdCluster:
             raise LabError(f"`{' '.join(words)}` fails: {done.stderr.strip()}")
         return done.stdout
 
-    def _health(self, member: Member) -> bool:
-        """``/health``, over TLS without looking at certificates; a member that wants ours is healthy if it says so."""
+    def _is_healthy(self, member: Member) -> bool:
+        """What ``/health`` says. Of one that speaks TLS only that it takes connections."""
         url = urlsplit(member.urls[0])
 
         def ask() -> bytes:
-            connection: socket.socket = socket.create_connection((url.hostname, url.port), timeout=1)
-            with connection:
+            with socket.create_connection((url.hostname, url.port), timeout=1) as connection:
                 if url.scheme == "https":
                     return b'"health":"true"'
                 connection.sendall(f"GET /health HTTP/1.0\r\nHost: {url.hostname}\r\n\r\n".encode())
@@ -171,8 +163,8 @@ class EtcdCluster:
 
 
 def free_port() -> int:
-    """A TCP port of the loopback that nobody listens on."""
+    """A TCP port that nobody listens on in this namespace."""
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind(("", 0))
         port: int = probe.getsockname()[1]
         return port

@@ -94,6 +94,7 @@ class Lab:
         *,
         backend: str = "vxlan",
         store: str = "sqlite",
+        members: int = 1,
         ipv4: bool = True,
         ipv6: bool = False,
         network: str = NETWORK,
@@ -105,17 +106,17 @@ class Lab:
     ) -> list[Host]:
         """``n`` hosts of one new network, with their agents ready and their pods addressed.
 
-        ``options`` are further keys of "Backend". ``on`` puts them on the machines of these hosts, beside the agents
-        that are there. ``configured`` False: net-conf.json is not written, and nothing waited for. ``started`` False:
-        no agent is started. Raises LabError saying everything that is lacking, or which host does not get ready and
-        why.
+        ``options`` are further keys of "Backend". ``members`` is how many etcd has, where that is the store. ``on``
+        puts the hosts on the machines of these, beside the agents that are there. ``configured`` False: net-conf.json
+        is not written, and nothing waited for. ``started`` False: no agent is started. Raises LabError saying
+        everything that is lacking, or which host does not get ready and why.
         """
         if started and (problems := lacking(backend, store, ipv6=ipv6)):
             raise LabError("\n".join(problems))
         self._networks += 1
         directory = self.directory / f"network{self._networks}"
         directory.mkdir()
-        shared = lab_store(store, directory)
+        shared = lab_store(store, directory, self._underlay.namespace, self.environment, members=members)
         machines = [host.machine for host in on] or self._new_machines(n, ipv4=ipv4, ipv6=ipv6)
         hosts = [self._host(machine, shared) for machine in machines]
         if configured:

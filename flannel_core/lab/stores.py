@@ -13,7 +13,8 @@ from flannel_core.lease import IPNetwork
 from flannel_core.plugins import load_store
 from flannel_core.store import Snapshot, StoreContext, SubnetStore
 
-from .network import LabError
+from .etcd import EtcdCluster
+from .network import UNDERLAY4, UNDERLAY6, LabError, inside
 
 T = TypeVar("T")
 
@@ -58,8 +59,34 @@ class LabStore:
         return asyncio.run(ask())
 
 
-def lab_store(name: str, directory: Path) -> LabStore:
-    """A new, empty store in ``directory``. Raises LabError for one that the lab cannot start."""
+class EtcdLabStore(LabStore):
+    """An etcd of its own in the underlay's namespace, at the address of the bridge. ``cluster`` has its members, to be
+    killed and frozen."""
+
+    def __init__(self, directory: Path, namespace: str, environment: Mapping[str, str], members: int) -> None:
+        self.cluster = EtcdCluster(
+            directory,
+            members=members,
+            addresses=(str(UNDERLAY4[1]), f"[{UNDERLAY6[1]}]"),
+            namespace=namespace,
+            environment=environment,
+            options=("--unsafe-no-fsync",),  # nobody needs a lab's leases after a power cut
+        )
+        super().__init__("etcd", {"endpoints": self.cluster.endpoints}, directory)
+        self._namespace = namespace
+        self.cluster.start()
+
+    def _ask(self, question: Callable[[SubnetStore[Any]], Coroutine[Any, Any, T]]) -> T:
+        return inside(self._namespace, lambda: super(EtcdLabStore, self)._ask(question))
+
+
+def lab_store(
+    name: str, directory: Path, namespace: str, environment: Mapping[str, str], *, members: int = 1
+) -> LabStore:
+    """A new, empty store in ``directory``. One that is a server runs in ``namespace`` with ``environment``, of so many
+    ``members``. Raises LabError for one that the lab cannot start."""
     if name == "sqlite":
         return LabStore(name, {"file": str(directory / "flannel.sqlite")}, directory)
-    raise LabError(f"the lab cannot start a store {name!r}; it can: sqlite")
+    if name == "etcd":
+        return EtcdLabStore(directory, namespace, environment, members)
+    raise LabError(f"the lab cannot start a store {name!r}; it can: sqlite, etcd")

@@ -82,10 +82,10 @@ class EtcdOptions(msgspec.Struct, frozen=True):
 
 
 class _Ours(msgspec.Struct):
-    """What this host wrote last under a key, and what it is writing there just now."""
+    """What this host wrote last under a key, and what it has sent since without having heard what became of it."""
 
     written: Written
-    writing: Lease | None = None
+    sent: Lease | None = None
 
 
 class EtcdStore(SubnetStore[EtcdOptions]):
@@ -108,6 +108,8 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         self._records = Records(self._client, self._keys, options.lease_ttl)
         self._rng = random.Random()
         self._ours: dict[str, _Ours] = {}
+        self._own_turn = asyncio.Lock()
+        """``announce`` and ``keep`` run side by side: what one has written, the other must not take for another's."""
 
     def _say(self, trouble: str | None) -> None:
         self.unavailable = trouble
@@ -173,16 +175,17 @@ class EtcdStore(SubnetStore[EtcdOptions]):
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
         self._may_write()
         for _ in range(TRIES):
-            record = await self._records.find(lease.key)
-            if (lost := await self._lost(record, lease)) is not None:
-                raise LeaseLost(lost)
-            assert record is not None
-            told = described(lease.subnets, wish, self._last(lease).written.lease)
-            stands = self._records.entry(record, await self._expiry(record))
-            if isinstance(stands, Lease) and says_the_same(stands, told):
-                return stands
-            if (written := await self._rewrite(record, told)) is not None:
-                return written.lease
+            async with self._own_turn:
+                record = await self._records.find(lease.key)
+                if (lost := await self._lost(record, lease)) is not None:
+                    raise LeaseLost(lost)
+                assert record is not None
+                told = described(lease.subnets, wish, self._last(lease).written.lease)
+                stands = self._records.entry(record, await self._expiry(record))
+                if isinstance(stands, Lease) and says_the_same(stands, told):
+                    return stands
+                if (written := await self._rewrite(record, told)) is not None:
+                    return written.lease
         raise StoreUnavailable(f"{self.location}: {lease.key} was changed by others, {TRIES} times")
 
     async def keep(self, lease: Lease, margin_seconds: float) -> Lost:
@@ -195,13 +198,14 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         async with aclosing(self._records.follow(key, min(QUIET_SECONDS, ttl / 10))) as records:
             async for record in records:
                 try:
-                    if (lost := await self._lost(record, lease)) is not None:
-                        return lost
-                    assert record is not None
-                    if record.lease != timer.etcd_lease:
-                        timer.set(record.lease, await self._expiry(record))
-                    if timer.is_due() or not self._says_what_we_said(record, lease):
-                        await self._renew(record, lease)
+                    async with self._own_turn:
+                        if (lost := await self._lost(record, lease)) is not None:
+                            return lost
+                        assert record is not None
+                        if record.lease != timer.etcd_lease:
+                            timer.set(record.lease, await self._expiry(record))
+                        if timer.is_due() or not self._says_what_we_said(self._records.entry(record), lease):
+                            await self._renew(record, lease)
                 except Closed:
                     raise
                 except StoreUnavailable:
@@ -216,14 +220,13 @@ class EtcdStore(SubnetStore[EtcdOptions]):
             log.info("Lease renewed, new expiration: %s", until.isoformat(timespec="seconds"))
 
     async def _rewrite(self, record: pb.KeyValue, told: Lease) -> Written | None:
-        """``told`` in place of ``record``. While that is under way both what stands there and what is being written
-        are ours."""
-        ours = self._ours[told.key] = msgspec.structs.replace(self._last(told), writing=told)
+        """``told`` in place of ``record``. None: something else stands there by now."""
+        ours = self._ours[told.key] = msgspec.structs.replace(self._last(told), sent=told)
         written = await self._records.replace(record, told)
         if written is not None:
             self._ours[told.key] = _Ours(written)
         else:
-            ours.writing = None
+            ours.sent = None
         return written
 
     async def _lost(self, record: pb.KeyValue | None, lease: Lease) -> Lost | None:
@@ -236,10 +239,11 @@ class EtcdStore(SubnetStore[EtcdOptions]):
             if isinstance(entry, Malformed):
                 return Lost(f"{lease.key} in {self.location} was made anew, and is malformed: {entry.reason}")
             return Lost(f"{lease.key} in {self.location} was made anew, for {_addresses(entry)}", entry)
-        ours = self._last(lease)
-        if isinstance(entry, Malformed) or record.mod_revision <= ours.written.lease.revision:
-            return None
-        if any(said is not None and says_the_same(entry, said) for said in (ours.written.lease, ours.writing)):
+        if (
+            isinstance(entry, Malformed)
+            or record.mod_revision <= self._last(lease).written.lease.revision
+            or self._says_what_we_said(entry, lease)
+        ):
             return None
         return Lost(f"{lease.key} in {self.location} was taken over by {_addresses(entry)}", entry)
 
@@ -248,9 +252,10 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         holder = overlapping(lease.subnets, leases)
         return holder and msgspec.structs.replace(holder, expires=None)
 
-    def _says_what_we_said(self, record: pb.KeyValue, lease: Lease) -> bool:
-        entry = self._records.entry(record)
-        return isinstance(entry, Lease) and says_the_same(entry, self._last(lease).written.lease)
+    def _says_what_we_said(self, entry: Lease | Malformed, lease: Lease) -> bool:
+        ours = self._last(lease)
+        said = (ours.written.lease, ours.sent)
+        return isinstance(entry, Lease) and any(each is not None and says_the_same(entry, each) for each in said)
 
     def _last(self, lease: Lease) -> _Ours:
         """``lease`` as this host wrote it last."""

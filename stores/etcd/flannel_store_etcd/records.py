@@ -122,6 +122,7 @@ class Records:
         except Ambiguous:
             written = await self._read_back(lease, granted, held.mod_revision)
         if written is None:
+            await self._revoke(granted)
             return None
         return written._replace(lease=msgspec.structs.replace(written.lease, created=held.create_revision))
 

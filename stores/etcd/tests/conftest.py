@@ -139,7 +139,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EtcdCluster]:
     cluster = EtcdCluster(tmp_path_factory.mktemp("etcd"), options=QUICK)
     cluster.start()
     yield cluster
-    cluster.stop()
+    cluster.kill()
 
 
 @pytest.fixture(scope="session")
@@ -169,7 +169,7 @@ def clusters(tmp_path: Path) -> Iterator[Callable[..., EtcdCluster]]:
 
     yield make
     for cluster in made:
-        cluster.stop()
+        cluster.kill()
 
 
 @pytest.fixture
