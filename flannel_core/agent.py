@@ -18,7 +18,6 @@ import msgspec
 from . import subnet_env, systemd
 from .backend import Announcement, Backend, Node
 from .config_watch import Chosen, ConfigWatch
-from .diff import PlannedChange
 from .errors import EXIT_OK, FlannelError
 from .flanneld_options import FlanneldOptions
 from .host import Host
@@ -33,7 +32,8 @@ from .objects import Link, Object, Route, Sysctl
 from .own_lease import RETRY_SECONDS, OwnLease
 from .ownership import OwnedFile
 from .peers import Peers
-from .reconciler import Reconciler
+from .reconciler.diff import PlannedChange
+from .reconciler.engine import Reconciler
 from .store import Alive, Change, LeaseLost, OutOfSubnets, Snapshot, StoreUnavailable, SubnetStore
 from .sysctl import SysctlTarget
 

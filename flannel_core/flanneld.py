@@ -80,4 +80,6 @@ async def _run(parsed: Parsed[FlanneldOptions]) -> int:
 
 def _store(parsed: Parsed[FlanneldOptions]) -> SubnetStore[Any]:
     path = parsed.options.net_config_path if "net-config-path" in parsed.given else None
-    return parsed.store_class(parsed.store_options, StoreContext(parsed.options.subnet_file.parent, path))
+    return parsed.store_class(
+        parsed.store_options, StoreContext(parsed.options.subnet_file.parent, path, parsed.options.dry_run)
+    )

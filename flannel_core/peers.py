@@ -14,7 +14,7 @@ from .admission import Admission, Delta
 from .backend import Backend, Node, Unreachable
 from .lease import Lease
 from .objects import Object
-from .reconciler import Reconciler
+from .reconciler.engine import Reconciler
 from .store import Change, Snapshot
 
 log = logging.getLogger(__name__)

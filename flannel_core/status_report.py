@@ -9,11 +9,11 @@ import msgspec
 
 from . import __version__
 from .admission import Admission
-from .diff import PlannedChange
 from .host_discovery import forwarding_warnings
 from .lease import Lease
 from .peers import Peers
-from .reconciler import Reconciler
+from .reconciler.diff import PlannedChange
+from .reconciler.engine import Reconciler
 from .status import (
     BackendStatus,
     ConfigStatus,

@@ -19,7 +19,7 @@ from flannel_core.lease import Lease
 from flannel_core.netlink.kernel import KernelTarget
 from flannel_core.objects import Link, Object
 from flannel_core.ownership import OwnedFile
-from flannel_core.reconciler import Reconciler
+from flannel_core.reconciler.engine import Reconciler
 from flannel_core.sysctl import SysctlTarget
 
 from .backends import INTERFACE, BackendConformance

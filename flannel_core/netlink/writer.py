@@ -104,6 +104,8 @@ class Writer:
         be sent at all goes into ``failures``."""
         refused: list[tuple[Put, NetlinkError]] = []
         for start in range(0, len(puts), BATCH):
+            if start:
+                await asyncio.sleep(0)
             requests: list[Request] = []
             asked: list[Put] = []
             for put in puts[start : start + BATCH]:
@@ -115,7 +117,6 @@ class Writer:
                 except UNWRITABLE as error:
                     failures.append(Failure(put.object, _unwritable(error)))
             refused += [(asked[place], error) for place, error in (await self._kernel.write(requests)).items()]
-            await asyncio.sleep(0)
         return refused
 
     async def _standing(self, wanted: Sequence[Object], indexes: Indexes) -> dict[Identity, Object]:

@@ -16,7 +16,7 @@ import pytest
 from flannel_core.journal import Journal
 from flannel_core.objects import Address, FdbEntry, Identity, Link, Neighbour, Object, Route, Sysctl, Vxlan
 from flannel_core.ownership import OwnedFile
-from flannel_core.reconciler import Reconciler
+from flannel_core.reconciler.engine import Reconciler
 from flannel_core.target import Actual, Changed, Failure, Put, Scope, Target, Unknown
 
 KERNEL_STAGES = {Link: 0, Address: 20, Neighbour: 30, FdbEntry: 30, Route: 40}

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from flannel_core.desired import Desired, WantedIdentities
 from flannel_core.objects import Route
-from flannel_core.picture import Picture
+from flannel_core.reconciler.desired import Desired, WantedIdentities
+from flannel_core.reconciler.picture import Picture
 from flannel_core.target import Failure
 
 A = Route("10.5.2.0/24", "flannel.1", gateway="10.5.2.0", onlink=True)

@@ -18,7 +18,7 @@ from flannel_core.journal import Journal
 from flannel_core.netlink.kernel import KernelTarget
 from flannel_core.objects import Address, FdbEntry, Link, Neighbour, Object, Route, Sysctl, Vxlan
 from flannel_core.ownership import OwnedFile
-from flannel_core.reconciler import Reconciler
+from flannel_core.reconciler.engine import Reconciler
 from flannel_core.sysctl import SysctlTarget
 
 CLONE_NEWNET = 0x40000000  # linux/sched.h

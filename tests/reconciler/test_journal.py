@@ -8,7 +8,7 @@ import pytest
 
 from flannel_core.journal import Entry, Journal
 from flannel_core.objects import Route
-from flannel_core.retries import HoldOff, Retries, backoff
+from flannel_core.reconciler.retries import HoldOff, Retries, backoff
 from flannel_core.target import Failure
 
 ROUTE = Route("10.5.2.0/24", "flannel.1")

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from flannel_core.diff import NO_PRUNING, deviations
 from flannel_core.errors import FlannelError
 from flannel_core.objects import Link, OtherLink, Vxlan
+from flannel_core.reconciler.diff import NO_PRUNING, deviations
 from flannel_core.target import TargetUnavailable
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from ..objects import Identity, Link, Object
 from .desired import Desired
-from .objects import Identity, Link, Object
 
 
 class Picture:

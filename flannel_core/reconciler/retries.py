@@ -11,8 +11,8 @@ from collections.abc import Collection
 
 import msgspec
 
-from .objects import Identity, Object
-from .target import Failure
+from ..objects import Identity, Object
+from ..target import Failure
 
 FIRST_DELAY = 0.5
 LONGEST_DELAY = 60.0

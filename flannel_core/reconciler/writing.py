@@ -9,14 +9,14 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from ..journal import Action, Journal
+from ..objects import Identity, Link, Object
+from ..ownership import OwnedFile
+from ..target import Failure, Put, Target
 from .diff import UNWANTED, deviations, is_of_our_making, removals
-from .journal import Action, Journal
-from .objects import Identity, Link, Object
-from .ownership import OwnedFile
 from .picture import Picture
 from .reading import Reader
 from .retries import HoldOff, Retries
-from .target import Failure, Put, Target
 
 log = logging.getLogger(__name__)
 

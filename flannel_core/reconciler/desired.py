@@ -8,8 +8,8 @@ from itertools import chain
 
 import msgspec
 
-from .objects import Identity, Object
-from .target import Failure
+from ..objects import Identity, Object
+from ..target import Failure
 
 
 class Claim(msgspec.Struct, gc=False):

@@ -10,14 +10,14 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
+from ..journal import Journal
+from ..objects import Identity, Link
+from ..ownership import OwnedFile
+from ..target import Changed, Scope, Target, Unknown
 from .desired import WantedIdentities
-from .journal import Journal
 from .listening import Listening, News, reason_of
-from .objects import Identity, Link
-from .ownership import OwnedFile
 from .picture import Picture
 from .retries import Retries, backoff
-from .target import Changed, Scope, Target, Unknown
 
 log = logging.getLogger(__name__)
 

@@ -8,9 +8,9 @@ import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
-from .errors import FlannelError
+from ..errors import FlannelError
+from ..target import Changed, Scope, Target, TargetUnavailable, Unknown
 from .retries import LONGEST_DELAY, backoff
-from .target import Changed, Scope, Target, TargetUnavailable, Unknown
 
 log = logging.getLogger(__name__)
 

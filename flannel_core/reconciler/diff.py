@@ -7,8 +7,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from ..objects import Identity, Link, Object, OtherLink
 from .desired import Desired
-from .objects import Identity, Link, Object, OtherLink
 
 UNWANTED = "nothing wants it any more"
 NO_PRUNING = "nothing is removed before the store has listed the leases, ours among them"

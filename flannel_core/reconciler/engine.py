@@ -18,17 +18,17 @@ from typing import NoReturn
 
 import msgspec
 
+from ..errors import FlannelError
+from ..journal import Journal
+from ..objects import Identity, Object
+from ..ownership import OwnedFile
+from ..target import Failure, Target
 from .diff import PlannedChange as PlannedChange
 from .diff import plan
-from .errors import FlannelError
-from .journal import Journal
 from .listening import reason_of
-from .objects import Identity, Object
-from .ownership import OwnedFile
 from .picture import Picture
 from .reading import Reader
 from .retries import Retries
-from .target import Failure, Target
 from .writing import Writer, homes_of
 
 log = logging.getLogger(__name__)
