@@ -92,7 +92,20 @@ class OwnLease:
 
     async def keep(self, margin_seconds: float) -> Lost:
         """Renewed as long as it is ours."""
+        self._say_when(margin_seconds)
+
+        def renewed(lease: Lease) -> None:
+            self._hold(lease)
+            log.info("Lease renewed, new expiration: %s", _when(lease.expires))
+            self._say_when(margin_seconds)
+
+        self._store.on_renewal = renewed
         return await self._store.keep(self.held, margin_seconds)
+
+    def _say_when(self, margin_seconds: float) -> None:
+        if self.held.expires is not None:
+            wait = max(0.0, self.held.expires - margin_seconds - time.time())
+            log.info("Waiting for %s to renew lease", datetime.timedelta(seconds=round(wait)))
 
     async def take_again(self, config: NetworkConfig, wish: Wish) -> bool:
         """After it was lost: True if the very same subnets are ours again. Waits for the store."""

@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 PRUNE_HOLD_OFF_SECONDS = 60.0
 """How long nothing is removed after the store came back as another one (restored from a backup, rebuilt): hosts then
 need time to write their leases again, and a route to a host that is about to return must not be lost meanwhile."""
+LOGGED_AT_ONCE = 10
+"""Lines: a store full of another backend's leases must not fill the log."""
 
 
 class Peers:
@@ -99,6 +101,11 @@ class Peers:
             self._want(key, lease)
 
     def _apply(self, delta: Delta) -> None:
+        for number, refused in enumerate(delta.refused.values()):
+            if number == LOGGED_AT_ONCE:
+                log.warning("%d more leases are refused; the status names them", len(delta.refused) - number)
+                break
+            log.warning("Lease %s is refused: %s", refused.key, refused.reason)
         for key in delta.withdrawn:
             self.unreachable.pop(key, None)
             self._reconciler.unwant(key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -130,6 +130,8 @@ class SubnetStore(ABC, Generic[OptionsT]):
         self.location = ""
         """Where the store is (a path; endpoints and prefix), without secrets: named in the status, and what tells the
         store that a remembered lease belongs to from another."""
+        self.on_renewal: Callable[[Lease], None] = lambda lease: None
+        """Set by the agent; ``keep`` calls it with the lease as it is after each renewal."""
         self.unavailable: str | None = None
         """Why the store does not answer just now; None while it does. Shown in the status."""
 

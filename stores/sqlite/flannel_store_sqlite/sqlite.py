@@ -202,6 +202,8 @@ class SqliteStore(SubnetStore[SqliteOptions]):
                 row = await self._engine.read(partial(self._own, lease))
                 if not isinstance(row, Lost) and _needs_writing(row, margin):
                     row = await self._engine.write(partial(self._renew, lease))
+                    if not isinstance(row, Lost) and isinstance(row.entry, Lease):
+                        self.on_renewal(row.entry)
             except Closed:
                 raise
             except UNUSABLE:
