@@ -370,7 +370,6 @@ class Agent:
             except CannotStart as error:
                 self._said.say("host", logging.ERROR, str(error))
                 continue
-            self._said.say("host", logging.INFO, sentence(host))
             before = self.own.wish(self.backend, self.node.host, self.node.announcement)
             after = self.own.wish(self.backend, host, announcement)
             node = msgspec.structs.replace(self.node, host=host, announcement=announcement)

@@ -16,6 +16,7 @@ from .host_choice import HostOptions, Tables, choose, is_unicast
 from .lease import FAMILIES, Family, IPAddress, IPNetwork
 from .netlink import tables as kernel
 from .netlink.socket import NetlinkError
+from .objects import FLANNEL_PROTOCOL
 
 __all__ = ["HostOptions", "discover", "follow", "forwarding_warnings"]
 
@@ -42,7 +43,7 @@ def discover(options: HostOptions, *, ipv4: bool, ipv6: bool, own_devices: Colle
     tables = Tables(
         links=links,
         addresses=[row for row in kernel.read_addresses() if row.index not in own],
-        routes=[row for family in FAMILIES for row in kernel.read_routes(family)],
+        routes=[row for family in FAMILIES for row in kernel.read_routes(family, without_protocol=FLANNEL_PROTOCOL)],
         reach=_route_to(options.can_reach()),
     )
     choice = choose(options, _families(ipv4, ipv6), tables)
@@ -103,7 +104,8 @@ async def follow(
                     patience = since + STEADY_SECONDS - now
                     continue
             if _facts(found) != _facts(host):
-                log.info("This host changed: %s, was %s", _named(found), _named(host))
+                if _named(found) != _named(host):
+                    log.info("This host changed: %s, was %s", _named(found), _named(host))
                 candidate = host = found
                 yield host
     finally:

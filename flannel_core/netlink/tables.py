@@ -39,6 +39,11 @@ __all__ = [
     "watch_host",
 ]
 
+RTM_DST_LEN, RTM_PROTOCOL = 1, 5
+"""Offsets in struct rtmsg, linux/rtnetlink.h."""
+OPERATORS = (3, 4)
+"""RTPROT_BOOT, RTPROT_STATIC of linux/rtnetlink.h."""
+
 
 def read_links() -> list[LinkRow]:
     """All links, in the order of their index."""
@@ -54,8 +59,9 @@ def read_addresses() -> list[AddressRow]:
         return [addresses.decode(message) for message in kernel.dump(addresses.dump())]
 
 
-def read_routes(family: Family) -> list[RouteRow]:
-    """The main table of a family."""
+def read_routes(family: Family, *, without_protocol: int | None = None) -> list[RouteRow]:
+    """The main table of a family; ``without_protocol`` leaves out one rtm_protocol before it costs any decoding."""
+    skipped = None if without_protocol is None else bytes([without_protocol])
     with NetlinkSocket() as kernel:
         names = link_names(kernel.dump(links.dump()))
         try:
@@ -64,7 +70,9 @@ def read_routes(family: Family) -> list[RouteRow]:
             if error.number != ENOENT:
                 raise
             return []
-    rows = [routes.decode(message, names) for message in found]
+    rows = [
+        routes.decode(message, names) for message in found if message.body[RTM_PROTOCOL : RTM_PROTOCOL + 1] != skipped
+    ]
     # Without strict dumps the kernel sends every table.
     return [row for row in rows if row is not None and row.route.table == MAIN_TABLE]
 
@@ -105,4 +113,7 @@ async def _host_changes(notifications: NotificationSocket) -> AsyncIterator[None
 def _concerns_the_host(message: Message) -> bool:
     if message.type not in (routes.RTM_NEWROUTE, routes.RTM_DELROUTE):
         return True
-    return message.body[1:2] == b"\0"  # rtm_dst_len: a default route
+    # A default route, or an operator's, which may name a connected network. The kernel's come with an address; a
+    # routing daemon's thousands, and our own, change nothing about the host.
+    header = message.body[: RTM_PROTOCOL + 1]
+    return len(header) > RTM_PROTOCOL and (header[RTM_DST_LEN] == 0 or header[RTM_PROTOCOL] in OPERATORS)

@@ -174,3 +174,13 @@ def test_a_damaged_state_file_is_named_or_replaced(lab, name, content):
     else:
         assert a.process.returncode == 1
         assert str(a.directory / name) in a.log()
+
+
+def test_a_lease_is_renewed_before_it_runs_out(lab):
+    (a,) = lab.hosts(1)
+    a.restart(sqlite_lease_ttl="2")
+    lab.eventually(a.ready)
+    first = a.status().lease
+    renewed = lab.eventually(lambda: a.status().lease.expires > first.expires + 2 and a.status().lease)
+    assert (renewed.subnets, renewed.created) == (first.subnets, first.created)
+    assert "Lease renewed, new expiration: " in a.log()

@@ -166,6 +166,7 @@ def test_an_address_without_a_way_to_it_is_an_error(host: Any) -> None:
         "address add 192.0.2.7/24 dev eth0",
         "link set eth0 mtu 1400",
         "link set cable down",
+        "route add 198.51.100.0/24 dev eth0",
         "route add default via 192.0.2.254",
         "-6 route add default via 2001:db8::fe",
     ],
@@ -173,7 +174,7 @@ def test_an_address_without_a_way_to_it_is_an_error(host: Any) -> None:
 def test_a_change_of_the_host_is_told_once(host: Any, command: str) -> None:
     async def scenario() -> None:
         changes = tables.watch_host()
-        host.ip("route add 203.0.113.0/24 via 192.0.2.3")  # no default route: none of its business
+        host.ip("route add 203.0.113.0/24 via 192.0.2.3 proto bgp")  # a routing daemon's: none of its business
         waiting = asyncio.ensure_future(anext(changes))
         await asyncio.sleep(0)
         assert not waiting.done()
