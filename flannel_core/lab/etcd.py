@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,11 +23,12 @@ POLL_SECONDS = 0.02
 class Member:
     """One process of a cluster. ``urls`` are those that clients reach it at, ``peer`` the other members."""
 
-    def __init__(self, name: str, urls: Sequence[str], peer: str, command: Sequence[str], log: Path) -> None:
+    def __init__(self, name: str, urls: Sequence[str], peer: str, data: Path, command: Sequence[str]) -> None:
         self.name = name
+        self.data = data
         self.urls = tuple(urls)
         self.peer = peer
-        self.log = log
+        self.log = data.with_suffix(".log")
         self.process: subprocess.Popen[bytes] | None = None
         self._command = list(command)
 
@@ -97,11 +100,12 @@ class EtcdCluster:
         free = [inside(self._namespace, free_port) if self._namespace else free_port() for _ in ("client", "peer")]
         urls = [f"{scheme}://{address}:{free[0]}" for address in addresses]
         peer = f"http://{addresses[0]}:{free[1]}"
+        data = self.directory / name
         command = ["ip", "netns", "exec", self._namespace] if self._namespace else []
-        command += [str(ETCD), "--name", name, "--data-dir", str(self.directory / name)]
+        command += [str(ETCD), "--name", name, "--data-dir", str(data)]
         command += ["--listen-client-urls", ",".join(urls), "--advertise-client-urls", ",".join(urls)]
         command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        return Member(name, urls, peer, command, self.directory / f"{name}.log")
+        return Member(name, urls, peer, data, command)
 
     @property
     def endpoints(self) -> str:
@@ -131,16 +135,26 @@ class EtcdCluster:
             if member.running:
                 member.kill()
 
-    def control(self, *words: str, options: Sequence[str] = ()) -> str:
-        """``etcdctl words``: what it prints. ``options`` are for etcdctl itself (certificates, a user). Raises LabError
-        with what it says."""
-        command = [str(ETCDCTL), "--endpoints", self.endpoints, *options, *words]
+    def save(self, snapshot: Path) -> None:
+        """Write all that is in it to a file, as for a backup."""
+        self.control("snapshot", "save", str(snapshot), endpoints=self.members[0].urls[0])
+
+    def restore(self, snapshot: Path) -> None:
+        """Make it what it was when ``snapshot`` was saved, and start it."""
+        self.kill()
+        for member in self.members:
+            shutil.rmtree(member.data)
+            command = [str(ETCDCTL), "snapshot", "restore", str(snapshot), "--name", member.name]
+            command += ["--data-dir", str(member.data), "--initial-cluster", self._initial]
+            _run([*command, "--initial-advertise-peer-urls", member.peer], self._environment)
+        self.start()
+
+    def control(self, *words: str, endpoints: str = "") -> str:
+        """``etcdctl words``: what it prints. ``endpoints`` if not all. Raises LabError with what it says."""
+        command = [str(ETCDCTL), "--endpoints", endpoints or self.endpoints, *words]
         if self._namespace:
             command[:0] = ["ip", "netns", "exec", self._namespace]
-        done = subprocess.run(command, capture_output=True, text=True, env=self._environment)
-        if done.returncode != 0:
-            raise LabError(f"`{' '.join(words)}` fails: {done.stderr.strip()}")
-        return done.stdout
+        return _run(command, self._environment)
 
     def _is_healthy(self, member: Member) -> bool:
         """What ``/health`` says. Of one that speaks TLS only that it takes connections."""
@@ -160,6 +174,13 @@ class EtcdCluster:
             return b'"health":"true"' in (inside(self._namespace, ask) if self._namespace else ask())
         except OSError:
             return False
+
+
+def _run(command: Sequence[str], environment: Mapping[str, str] | None) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    if done.returncode != 0:
+        raise LabError(f"`{shlex.join(command)}` fails: {done.stderr.strip()}")
+    return done.stdout
 
 
 def free_port() -> int:

@@ -22,7 +22,7 @@ from .diagnosis import diagnose, said
 from .endpoints import Endpoint, Tls
 from .rpc import AUTHENTICATE, RANGE, WATCH, Method, Q, R
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 4.0
 """How long any one answer is waited for."""
 LONGEST_ANSWER_SECONDS = 60.0
 """The same while bytes keep arriving: 25,000 leases are 4.7 MB."""
@@ -225,7 +225,7 @@ async def connect(endpoint: Endpoint, credentials: Credentials, tls: Tls, probed
     except BaseException as error:
         connection.close()
         strange = isinstance(error, NoAnswer) and connection.was_made and not connection.speaks_http2
-        if strange and (found := await diagnose(endpoint, context)) is not None:
+        if strange and (found := await diagnose(endpoint)) is not None:
             raise NoAnswer(f"{endpoint}: {found}") from None
         raise
     return connection

@@ -48,23 +48,20 @@ def said(error: OSError) -> str:
             return printable(str(error), 160)
 
 
-async def diagnose(endpoint: Endpoint, context: ssl.SSLContext | None) -> str | None:
+async def diagnose(endpoint: Endpoint) -> str | None:
     """What is at ``endpoint``, which takes connections but does not speak HTTP/2. None if that cannot be told."""
     try:
         async with asyncio.timeout(SECONDS):
-            if context is None and await _speaks_tls(endpoint):
+            if not endpoint.secure and await _speaks_tls(endpoint):
                 return "speaks TLS; write https:// in --etcd-endpoints"
-            return await _what_http_says(endpoint, context)
-    except (OSError, TimeoutError, asyncio.IncompleteReadError):
+            return await _what_http_says(endpoint)
+    except (OSError, TimeoutError):
         return None
 
 
 async def _speaks_tls(endpoint: Endpoint) -> bool:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    context.check_hostname = False
-    context.verify_mode = ssl.CERT_NONE
     try:
-        _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+        _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=_unverified())
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "")
     except OSError:
@@ -73,20 +70,25 @@ async def _speaks_tls(endpoint: Endpoint) -> bool:
     return True
 
 
-async def _what_http_says(endpoint: Endpoint, context: ssl.SSLContext | None) -> str:
+async def _what_http_says(endpoint: Endpoint) -> str:
     """etcd 2 and the gateway of etcd 3 tell their version over HTTP/1.1."""
-    if context is not None:
-        context.set_alpn_protocols(["http/1.1"])
+    context = _unverified() if endpoint.secure else None
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
     try:
         writer.write(f"GET /version HTTP/1.0\r\nHost: {endpoint.host}\r\n\r\n".encode())
         answer = await reader.read(4096)
     finally:
         writer.transport.abort()
-    version = re.search(rb'"etcdserver":\s*"([0-9]+)\.([0-9.]+)', answer)
-    if version and int(version[1]) < 3:
-        return (
-            f"is etcd {version[1].decode()}.{version[2].decode()}, which has no v3 API; flannel needs etcd 3.4 or later"
-        )
+    version = re.search(rb'"etcdserver":\s*"(([0-9]+)\.[0-9.]+)', answer)
+    if version and int(version[2]) < 3:
+        return f"is etcd {version[1].decode()}, which has no v3 API; flannel needs etcd 3.4 or later"
     first = answer.partition(b"\r\n")[0]
     return f"is no etcd, it answers '{printable(first, 60)}'" if first else "is no etcd, it ends the connection"
+
+
+def _unverified() -> ssl.SSLContext:
+    """For a look only: nothing is believed, nothing is told."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context

@@ -58,7 +58,7 @@ def _endpoint(url: str, secure: bool) -> Endpoint:
 class Tls:
     """The files of --etcd-cafile, --etcd-certfile and --etcd-keyfile ("" where not given).
 
-    They are read at each connection, so a certificate that was rotated is taken without a restart.
+    They are looked at for each connection, so a certificate that was rotated is taken without a restart.
     """
 
     def __init__(self, cafile: str, certfile: str, keyfile: str) -> None:
@@ -71,20 +71,17 @@ class Tls:
         self.cafile = cafile
         self.certfile = certfile
         self.keyfile = keyfile
+        self._context: tuple[tuple[int, ...], ssl.SSLContext] | None = None
 
     @property
     def given(self) -> bool:
         return bool(self.cafile or self.certfile)
 
     def check(self) -> None:
-        """Raises StoreError for a file that cannot be read."""
-        for option, path in self._files():
-            try:
-                with Path(path).open("rb"):
-                    pass
-            except OSError as error:
-                raise StoreError(f"--etcd-{option} {printable(path, 200)}: {_strerror(error)}") from None
+        """Raises StoreError for a file that cannot be read, or is none."""
         try:
+            for option, path in self._files():
+                _may_be_read(option, path)
             self.context()
         except ValueError as error:
             raise StoreError(str(error)) from None
@@ -92,6 +89,24 @@ class Tls:
     def context(self) -> ssl.SSLContext:
         """TLS 1.2 or later, with the certificates as they are on disk now; the system's authorities where no other is
         named. Raises ValueError, with the file's name, for one that is no certificate or cannot be read."""
+        seen = self._seen()
+        if self._context is None or self._context[0] != seen:
+            # Reading the system's authorities takes 25 ms, too much for each try while etcd is away.
+            self._context = (seen, self._read())
+        return self._context[1]
+
+    def _seen(self) -> tuple[int, ...]:
+        """Changes when one of the files does."""
+        numbers: list[int] = []
+        for option, path in self._files():
+            try:
+                found = Path(path).stat()
+            except OSError as error:
+                raise ValueError(f"--etcd-{option} {printable(path, 200)}: {_strerror(error)}") from None
+            numbers += (found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+        return tuple(numbers)
+
+    def _read(self) -> ssl.SSLContext:
         try:
             context = ssl.create_default_context(cafile=self.cafile or None)
         except OSError as error:  # ssl.SSLError is one
@@ -113,6 +128,15 @@ class Tls:
     def _files(self) -> Sequence[tuple[str, str]]:
         files = (("cafile", self.cafile), ("certfile", self.certfile), ("keyfile", self.keyfile))
         return [(option, path) for option, path in files if path]
+
+
+def _may_be_read(option: str, path: str) -> None:
+    """Told apart here, because OpenSSL names no file."""
+    try:
+        with Path(path).open("rb"):
+            pass
+    except OSError as error:
+        raise ValueError(f"--etcd-{option} {printable(path, 200)}: {_strerror(error)}") from None
 
 
 def _strerror(error: OSError, otherwise: str = "cannot be read") -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import datetime
 import logging
 import math
 import random
@@ -215,9 +214,8 @@ class EtcdStore(SubnetStore[EtcdOptions]):
     async def _renew(self, record: pb.KeyValue, lease: Lease) -> None:
         """If it was changed meanwhile, the watch tells how."""
         written = await self._rewrite(record, self._last(lease).written.lease)
-        if written is not None and written.lease.expires is not None:
-            until = datetime.datetime.fromtimestamp(written.lease.expires).astimezone()
-            log.info("Lease renewed, new expiration: %s", until.isoformat(timespec="seconds"))
+        if written is not None:
+            self.on_renewal(written.lease)
 
     async def _rewrite(self, record: pb.KeyValue, told: Lease) -> Written | None:
         """``told`` in place of ``record``. None: something else stands there by now."""

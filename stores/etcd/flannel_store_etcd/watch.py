@@ -17,7 +17,7 @@ from .client import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, Client, Closed
 from .connection import Connection, NoAnswer, Refused
 from .rpc import RANGE
 
-QUIET_SECONDS = 8.0
+QUIET_SECONDS = 5.0
 """After how long without a word the member is asked whether it is still there."""
 
 
@@ -31,10 +31,6 @@ class Position(NamedTuple):
     @staticmethod
     def of(header: pb.ResponseHeader) -> Position:
         return Position(header.cluster_id, header.revision, header.raft_term)
-
-    def is_continued_by(self, now: Position) -> bool:
-        """False: ``now`` is of another cluster, or of this one as it was restored from an older state."""
-        return now.cluster == self.cluster and now.revision >= self.revision and now.term >= self.term
 
 
 class Listing(NamedTuple):
@@ -75,18 +71,21 @@ async def watch(
     """A Listing, and then every change of the range. While etcd is away it is waited for. Quiet comes every ``quiet``
     seconds in which there is no change. Ends when the client is closed."""
     position: Position | None = None
+    newest: Event | None = None
     pause = 0.0
     try:
         while True:
             connection = await client.reconnection()
             try:
-                if position is None or not position.is_continued_by(Position.of(connection.header)):
+                if position is None or not await _remembers(connection, position, newest):
                     found = await listing(client, key, end)
-                    position = found.position
+                    position, newest = found.position, _newest(found)
                     yield found
                 async with aclosing(_follow(connection, key, end, position, quiet)) as steps:
                     async for known, step in steps:
                         position, pause = known, 0.0
+                        if isinstance(step, Event):
+                            newest = step
                         if step is not None:
                             yield step
             except _Compacted:
@@ -102,6 +101,27 @@ async def watch(
             pause = min(max(2 * pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
     except Closed:
         return
+
+
+def _newest(found: Listing) -> Event | None:
+    newest = max(found.entries, key=lambda entry: entry.mod_revision, default=None)
+    return None if newest is None else Event(newest, deleted=False)
+
+
+async def _remembers(connection: Connection, position: Position, newest: Event | None) -> bool:
+    """False if the member is not of the cluster that ``position`` is of, or of that one as it was restored from an
+    older state. A restored one may have come as far again, so it is also asked for the ``newest`` event."""
+    now = Position.of(connection.header)
+    if now.cluster != position.cluster or now.revision < position.revision or now.term < position.term:
+        return False
+    if newest is None:
+        return False
+    key, revision = newest.entry.key, newest.entry.mod_revision
+    try:
+        then = await connection.call(RANGE, pb.RangeRequest(key=key, revision=revision, keys_only=True))
+    except Refused:
+        return False  # compacted
+    return newest.deleted if not then.kvs else then.kvs[0].mod_revision == revision
 
 
 async def _follow(

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import inspect
 import json
+import re
 import socket
 import threading
-import urllib.error
 import urllib.request
 import uuid
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from flannel_core.lab.etcd import EtcdCluster
+from flannel_core.store import StoreContext, SubnetStore
+from flannel_store_etcd.etcd import EtcdOptions, EtcdStore
 from flannel_store_etcd.rpc import prefix_end
 
 QUICK = ("--unsafe-no-fsync", "--heartbeat-interval=20", "--election-timeout=200")
 """No disk to wait for, and elections that take no second."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """A test may be a coroutine function."""
+    if not inspect.iscoroutinefunction(pyfuncitem.obj):
+        return None
+    names = inspect.signature(pyfuncitem.obj).parameters
+    arguments = {name: pyfuncitem.funcargs[name] for name in names if name in pyfuncitem.funcargs}
+
+    async def bounded() -> None:
+        async with asyncio.timeout(60):
+            await pyfuncitem.obj(**arguments)
+
+    asyncio.run(bounded())
+    return True
 
 
 class Raw:
@@ -52,6 +74,28 @@ class Raw:
         )
         return found
 
+    def put_leases(self, prefix: str, leases: Mapping[str, bytes]) -> None:
+        """Many at once, each for good."""
+        names = list(leases)
+        for first in range(0, len(names), 100):
+            puts = [
+                {
+                    "requestPut": {
+                        "key": base64.b64encode(f"{prefix}/subnets/{name}".encode()).decode(),
+                        "value": base64.b64encode(leases[name]).decode(),
+                    }
+                }
+                for name in names[first : first + 100]
+            ]
+            self.ask("kv/txn", success=puts)
+
+    def requests(self) -> Counter[str]:
+        """How many calls of each method etcd has served since its start."""
+        with urllib.request.urlopen(f"{self.url}/metrics", timeout=10) as answer:
+            text = answer.read().decode()
+        pattern = r'grpc_server_started_total\{grpc_method="(\w+)".*\} (\d+)'
+        return Counter({method: int(count) for method, count in re.findall(pattern, text) if count != "0"})
+
     def revision(self) -> int:
         return int(self.ask("kv/range", key=b"x")["header"]["revision"])
 
@@ -61,6 +105,61 @@ class Raw:
 
     def grant(self, seconds: int = 86_400) -> int:
         return int(self.ask("lease/grant", TTL=seconds)["ID"])
+
+
+@asynccontextmanager
+async def opened(endpoints: str, prefix: str = "/coreos.com/network", **options: Any) -> AsyncIterator[EtcdStore]:
+    """A store of its own, as one agent has it. ``dry_run`` is its context's."""
+    context = StoreContext(Path("/nonexistent"), dry_run=options.pop("dry_run", False))
+    store = EtcdStore(EtcdOptions(endpoints, prefix, **options), context)
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
+@pytest.fixture
+def agent(shared: EtcdCluster, prefix: str) -> Callable[..., AbstractAsyncContextManager[EtcdStore]]:
+    """Stores at the shared member, under the test's prefix; ``agent("https://...", ...)`` for others."""
+
+    def make(endpoints: str = shared.endpoints, **options: Any) -> AbstractAsyncContextManager[EtcdStore]:
+        return opened(endpoints, options.pop("prefix", prefix), **options)
+
+    return make
+
+
+async def until_true(true: Callable[[], object], seconds: float = 20.0) -> None:
+    """Wait until ``true()``."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 - some of what is waited for is not ours to make an event of
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    return until_true
+
+
+async def complaint_of(store: SubnetStore[Any]) -> str:
+    """What the store says about why it cannot be used, while something waits for it."""
+
+    async def wait_for_config() -> None:
+        async for _ in store.config():
+            pass
+
+    waiting = asyncio.create_task(wait_for_config())
+    try:
+        await until_true(lambda: store.unavailable)
+        assert store.unavailable is not None
+        return store.unavailable
+    finally:
+        waiting.cancel()
+
+
+@pytest.fixture
+def complaint() -> Callable[[SubnetStore[Any]], Any]:
+    return complaint_of
 
 
 class Proxy:
@@ -93,6 +192,13 @@ class Proxy:
         """As it was."""
         self._open = True
         self._passing.set()
+
+    def turn_to(self, target: str) -> None:
+        """From now on it is in front of another member."""
+        host, _, port = target.rpartition("/")[2].rpartition(":")
+        self._target = (host, int(port))
+        self.cut()
+        self._open = True
 
     def close(self) -> None:
         self.cut()
