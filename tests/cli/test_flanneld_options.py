@@ -142,8 +142,9 @@ def test_an_absent_store_is_told_before_its_options_are_unknown() -> None:
 
 
 def test_the_store_is_etcd_unless_another_is_named(filestore: None) -> None:
-    with pytest.raises(PluginMissing, match="the store 'etcd'"):
-        parse([], {})
+    found = parse([], {})
+    assert isinstance(found, Parsed)
+    assert found.store_name == "etcd"
     with pytest.raises(PluginMissing, match="the store 'kubernetes'"):
         parse(["--kube-subnet-mgr"], {})
     assert parsed("--store=filed").store_name == "filed"
