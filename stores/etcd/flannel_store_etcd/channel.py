@@ -57,10 +57,6 @@ class EtcdChannel(Channel):
         return self._h2
 
     @property
-    def was_made(self) -> bool:
-        return self._h2.transport is not None
-
-    @property
     def alive(self) -> bool:
         return self._connected
 

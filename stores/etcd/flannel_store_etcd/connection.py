@@ -31,7 +31,14 @@ T = TypeVar("T")
 
 
 class NoAnswer(StoreUnavailable):
-    """The member is gone, silent or no etcd. The connection is of no more use; what was asked may have been done."""
+    """The member is gone, silent or no etcd. The connection is of no more use; what was asked may have been done.
+
+    ``ended``: the other side ended it.
+    """
+
+    def __init__(self, reason: str, *, ended: bool = False) -> None:
+        super().__init__(reason)
+        self.ended = ended
 
 
 class Refused(StoreUnavailable):
@@ -74,11 +81,6 @@ class Connection:
     def alive(self) -> bool:
         """False once it is lost; what waits for an answer has heard so."""
         return self._channel.alive
-
-    @property
-    def was_made(self) -> bool:
-        """Whether there was a TCP connection, and TLS on it where that is wanted."""
-        return self._channel.was_made
 
     @property
     def speaks_http2(self) -> bool:
@@ -190,11 +192,12 @@ class Connection:
             case GRPCError():
                 return self._refusal(error)
             case OSError():
-                return NoAnswer(f"{self.endpoint}: {said(error)}")
+                ended = isinstance(error, ConnectionError) and not isinstance(error, ConnectionRefusedError)
+                return NoAnswer(f"{self.endpoint}: {said(error)}", ended=ended)
             case StreamTerminatedError() if isinstance(self._channel.lost_by, OSError):
-                return NoAnswer(f"{self.endpoint}: {said(self._channel.lost_by)}")
+                return NoAnswer(f"{self.endpoint}: {said(self._channel.lost_by)}", ended=True)
             case StreamTerminatedError():
-                return NoAnswer(f"{self.endpoint}: the connection was lost")
+                return NoAnswer(f"{self.endpoint}: the connection was lost", ended=True)
             case DecodeError() | NotImplementedError() | AssertionError():
                 return NoAnswer(f"{self.endpoint}: is no etcd, its answers cannot be read")
             case _:
@@ -224,7 +227,7 @@ async def connect(endpoint: Endpoint, credentials: Credentials, tls: Tls, probed
         await connection.open(probed)
     except BaseException as error:
         connection.close()
-        strange = isinstance(error, NoAnswer) and connection.was_made and not connection.speaks_http2
+        strange = isinstance(error, NoAnswer) and error.ended and not connection.speaks_http2
         if strange and (found := await diagnose(endpoint)) is not None:
             raise NoAnswer(f"{endpoint}: {found}") from None
         raise

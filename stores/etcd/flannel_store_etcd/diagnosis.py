@@ -15,6 +15,8 @@ from .endpoints import Endpoint
 SECONDS = 2.0
 """How long a look at what an endpoint is may take."""
 
+MOST_BYTES = 4096
+_NO_TLS = "does not speak TLS; if that is meant, write http:// in --etcd-endpoints"
 _VERIFICATION = {
     # X509_V_ERR_... of OpenSSL's x509_vfy.h
     10: "its certificate has expired",
@@ -37,7 +39,7 @@ def said(error: OSError) -> str:
             alert = (error.reason or "").partition("ALERT_")[2].replace("_", " ").lower()
             return f"does not accept this host's certificate ({alert}); see --etcd-certfile and --etcd-keyfile"
         case ssl.SSLError() if error.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
-            return "does not speak TLS; if that is meant, write http:// in --etcd-endpoints"
+            return _NO_TLS
         case ssl.SSLError():
             return f"TLS fails ({printable(error.reason or str(error), 120)})"
         case socket.gaierror():
@@ -45,18 +47,26 @@ def said(error: OSError) -> str:
         case OSError(errno=int(number)):
             return os.strerror(number).lower()
         case _:
-            return printable(str(error), 160)
+            return printable(str(error), 160) or "ended the connection"
 
 
 async def diagnose(endpoint: Endpoint) -> str | None:
     """What is at ``endpoint``, which takes connections but does not speak HTTP/2. None if that cannot be told."""
     try:
         async with asyncio.timeout(SECONDS):
-            if not endpoint.secure and await _speaks_tls(endpoint):
+            tls = await _speaks_tls(endpoint)
+            if tls and not endpoint.secure:
                 return "speaks TLS; write https:// in --etcd-endpoints"
-            return await _what_http_says(endpoint)
+            answer = await _version_answer(endpoint, tls)
     except (OSError, TimeoutError):
         return None
+    if endpoint.secure and not tls:
+        return _NO_TLS if answer else None
+    version = re.search(rb'"etcdserver":\s*"(([0-9]+)\.[0-9.]+)', answer)
+    if version and int(version[2]) < 3:
+        return f"is etcd {version[1].decode()}, which has no v3 API; flannel needs etcd 3.4 or later"
+    first = answer.partition(b"\r\n")[0]
+    return f"is no etcd, it answers '{printable(first, 60)}'" if first else "is no etcd, it ends the connection"
 
 
 async def _speaks_tls(endpoint: Endpoint) -> bool:
@@ -64,26 +74,27 @@ async def _speaks_tls(endpoint: Endpoint) -> bool:
         _, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=_unverified())
     except ssl.SSLError as error:
         return "ALERT" in (error.reason or "")
-    except OSError:
+    except ConnectionError:
         return False
     writer.transport.abort()
     return True
 
 
-async def _what_http_says(endpoint: Endpoint) -> str:
+async def _version_answer(endpoint: Endpoint, tls: bool) -> bytes:
     """etcd 2 and the gateway of etcd 3 tell their version over HTTP/1.1."""
-    context = _unverified() if endpoint.secure else None
+    context = _unverified() if tls else None
     reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port, ssl=context)
+    answer = b""
     try:
         writer.write(f"GET /version HTTP/1.0\r\nHost: {endpoint.host}\r\n\r\n".encode())
-        answer = await reader.read(4096)
+        async with asyncio.timeout(SECONDS / 2):
+            while len(answer) < MOST_BYTES and (data := await reader.read(MOST_BYTES)):
+                answer += data
+    except (ConnectionError, TimeoutError):
+        pass  # what was said before that will do
     finally:
         writer.transport.abort()
-    version = re.search(rb'"etcdserver":\s*"(([0-9]+)\.[0-9.]+)', answer)
-    if version and int(version[2]) < 3:
-        return f"is etcd {version[1].decode()}, which has no v3 API; flannel needs etcd 3.4 or later"
-    first = answer.partition(b"\r\n")[0]
-    return f"is no etcd, it answers '{printable(first, 60)}'" if first else "is no etcd, it ends the connection"
+    return answer
 
 
 def _unverified() -> ssl.SSLContext:
