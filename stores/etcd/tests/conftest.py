@@ -255,6 +255,12 @@ def raw(shared: EtcdCluster) -> Raw:
 
 
 @pytest.fixture
+def raw_at() -> type[Raw]:
+    """The same for another member's URL."""
+    return Raw
+
+
+@pytest.fixture
 def prefix() -> str:
     return f"/test/{uuid.uuid4().hex[:8]}"
 
