@@ -10,18 +10,18 @@ import asyncio
 import logging
 import signal
 import time
-from collections.abc import Awaitable
-from typing import Any, NoReturn, TypeVar
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NoReturn
 
 import msgspec
 
-from . import subnet_env, systemd
+from . import systemd
 from .backend import Announcement, Backend, Node
 from .config_watch import Chosen, ConfigWatch
 from .errors import EXIT_OK, FlannelError
 from .flanneld_options import FlanneldOptions
 from .host import Host
-from .host_choice import HostOptions, sentence
+from .host_choice import sentence
 from .host_discovery import discover, follow
 from .journal import Journal
 from .klog import StateLog
@@ -35,7 +35,9 @@ from .peers import Peers
 from .reconciler.diff import PlannedChange
 from .reconciler.engine import Reconciler
 from .store import Alive, Change, LeaseLost, OutOfSubnets, Snapshot, StoreUnavailable, SubnetStore
+from .subnet_file import SubnetFile
 from .sysctl import SysctlTarget
+from .task_groups import first_of, unless
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +48,6 @@ STORE_SILENCE_SECONDS = 300.0
 LOCAL = "this host"
 """Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
 hold no space."""
-
-T = TypeVar("T")
 
 
 class Stop(Exception):
@@ -80,8 +80,9 @@ class Agent:
         self.backend: Backend[Any, Any] | None = None
         self.reconciler: Reconciler | None = None
         self.peers: Peers | None = None
-        self._owned = OwnedFile(self.directory / "owned.json")
+        self._owned = OwnedFile(self.directory / "owned.json", dry_run=options.dry_run)
         self._lock = AgentLock(self.directory)
+        self._subnet_file = SubnetFile(options.subnet_file, ip_masq=options.ip_masq)
         self._said = StateLog(log)
         self._config_taken = asyncio.Event()
         self._announced = asyncio.Event()
@@ -97,10 +98,9 @@ class Agent:
         """What /readyz says: our part stands, and the store has been heard of lately."""
         return self.ready and (self.store_silence or 0.0) <= STORE_SILENCE_SECONDS
 
-    async def run(self) -> int:
-        """Until SIGTERM or SIGINT, or our subnet is another's: the exit code. Raises FlannelError for what ends it."""
-        from .control import serving
-
+    async def run(self, serving: AbstractAsyncContextManager[None]) -> int:
+        """Until SIGTERM or SIGINT, or our subnet is another's: the exit code. ``serving`` answers questions about this
+        agent as long as it is entered. Raises FlannelError for what ends it."""
         task = asyncio.current_task()
         assert task is not None
         for stop in (signal.SIGTERM, signal.SIGINT):
@@ -108,7 +108,7 @@ class Agent:
         with self._lock:
             self._lock.refuse_go_flanneld(self.options.subnet_file)
             try:
-                async with serving(self), asyncio.TaskGroup() as tasks:
+                async with serving, asyncio.TaskGroup() as tasks:
                     await self.store.open()
                     tasks.create_task(self._follow_config(), name="config")
                     tasks.create_task(self._tick(), name="tick")
@@ -116,7 +116,7 @@ class Agent:
             except asyncio.CancelledError:
                 log.info("Exiting cleanly...")
             except BaseExceptionGroup as group:
-                ending = _first(group)
+                ending = first_of(group, Stop, FlannelError)
                 if not isinstance(ending, Stop):
                     raise ending from None
                 return ending.exit_code
@@ -185,13 +185,22 @@ class Agent:
             return False
         try:
             self.peers = await self._register(self.config.chosen, dry_run=False)
-            self._write_subnet_env()
+            self._write_subnet_file()
         except (StoreUnavailable, OutOfSubnets, CannotStart) as error:
             self.waiting_for = str(error)
             self._said.say("start", logging.ERROR, f"Waiting: {error}")
             return False
         self.config.freeze()
         return True
+
+    def _write_subnet_file(self) -> None:
+        assert self.node is not None
+        try:
+            self._subnet_file.write(self.node)
+        except OSError as error:
+            raise CannotStart(
+                f"{self._subnet_file.path}: cannot be written ({error.strerror}); pods get no address before it is"
+            ) from error
 
     async def _register(self, chosen: Chosen, *, dry_run: bool) -> Peers:
         """Devices, lease, this host's objects. Raises StoreUnavailable, OutOfSubnets, CannotStart; FlannelError for
@@ -202,7 +211,9 @@ class Agent:
         previous = await self.own.previous(backend, host)
         node = Node(config, host, await _prepare(backend, host, previous, dry_run))
         reconciler = await self._open_reconciler(backend)
-        if not dry_run and await self._make_devices(node, backend, reconciler):
+        if dry_run:
+            self._record(node, list(backend.local(node)))
+        elif await self._make_devices(node, backend, reconciler):
             # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
             host = self._discover(chosen)
             node = Node(config, host, await _prepare(backend, host, previous, dry_run))
@@ -217,7 +228,7 @@ class Agent:
     def _discover(self, chosen: Chosen) -> Host:
         config = chosen.config
         return discover(
-            self._host_options(),
+            self.options.host,
             ipv4=config.ipv4 is not None,
             ipv6=config.ipv6 is not None,
             own_devices=self._owned.owned.devices,
@@ -245,10 +256,15 @@ class Agent:
     def _claim(self, node: Node, objects: list[Object]) -> None:
         """Put on record what will be ours before the first object of it is made. Raises FlannelError if another agent
         has it."""
+        for item in objects:
+            if isinstance(item, Link):
+                exists, ours = item.name in node.host.links, item.name in self._owned.owned.devices
+                self._lock.claim_device(item.name, exists=exists, ours=ours)
+        self._record(node, objects)
+
+    def _record(self, node: Node, objects: list[Object]) -> None:
         devices = [item.name for item in objects if isinstance(item, Link)]
-        for device in devices:
-            self._lock.claim_device(device, exists=device in node.host.links, ours=device in self._owned.owned.devices)
-        self._owned.record(devices=devices, networks=map(str, node.config.networks), external=[node.host.interface])
+        self._owned.record(devices, map(str, node.config.networks), [node.host.interface])
 
     def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:
         objects = list(backend.local(node))
@@ -260,53 +276,6 @@ class Agent:
         if self.options.ip_blackhole_route and node.lease:
             objects += [Route(str(subnet), None, type="blackhole") for subnet in node.lease.subnets]
         return objects
-
-    def _host_options(self) -> HostOptions:
-        options = self.options
-        return HostOptions(
-            iface=options.iface,
-            iface_regex=options.iface_regex,
-            iface_can_reach=options.iface_can_reach,
-            public_ip=str(options.public_ip or ""),
-            public_ipv6=str(options.public_ipv6 or ""),
-        )
-
-    # --- subnet.env ----------------------------------------------------------------------------------------------
-
-    def _subnet_env(self) -> subnet_env.SubnetEnv:
-        assert self.node is not None
-        assert self.node.lease is not None
-        return subnet_env.SubnetEnv(
-            networks=self.node.config.networks,
-            subnets=self.node.lease.subnets,
-            mtu=self.node.announcement.mtu,
-            ip_masq=self.options.ip_masq,
-        )
-
-    def _write_subnet_env(self) -> None:
-        """Raises CannotStart: without the file pods get no address."""
-        path = self.options.subnet_file
-        try:
-            subnet_env.write(path, self._subnet_env())
-        except OSError as error:
-            raise CannotStart(
-                f"{path}: cannot be written ({error.strerror}); pods get no address before it is"
-            ) from error
-        log.info("Wrote subnet file to %s", path)
-
-    def _put_subnet_env_back(self) -> None:
-        """Write the file again if it vanished or says something else."""
-        try:
-            if self.options.subnet_file.read_bytes() == subnet_env.render(self._subnet_env()):
-                return
-        except OSError:
-            pass
-        try:
-            self._write_subnet_env()
-        except CannotStart as error:
-            self._said.say("subnet.env", logging.ERROR, str(error))
-        else:
-            self._said.over("subnet.env")
 
     # --- what keeps changing -------------------------------------------------------------------------------------
 
@@ -343,7 +312,7 @@ class Agent:
         margin = self.options.subnet_lease_renew_margin * 60.0
         while True:
             self._announced.clear()
-            lost = await _unless(self._announced.wait(), self.own.keep(margin))
+            lost = await unless(self._announced.wait(), self.own.keep(margin))
             if lost is None:  # announced anew: keep it as it is now
                 continue
             log.warning("Our lease is gone: %s", lost.reason)
@@ -359,7 +328,7 @@ class Agent:
         assert self.backend is not None
         config = self.node.config
         async for host in follow(
-            self._host_options(),
+            self.options.host,
             self.node.host,
             ipv4=config.ipv4 is not None,
             ipv6=config.ipv6 is not None,
@@ -391,7 +360,7 @@ class Agent:
         self._claim(self.node, objects)
         self.reconciler.want(LOCAL, objects, LOCAL)
         self.peers.replan(self.node)
-        self._put_subnet_env_back()
+        self._subnet_file.put_back(self.node)
 
     async def _tick(self) -> None:
         while True:
@@ -400,8 +369,8 @@ class Agent:
                 self._said.say("store", logging.WARNING, f"The store does not answer: {self.store.unavailable}")
             else:
                 self._said.over("store", "The store answers again")
-            if self.peers is not None:
-                self._put_subnet_env_back()
+            if self.peers is not None and self.node is not None:
+                self._subnet_file.put_back(self.node)
                 self.peers.release_hold()
 
 
@@ -422,28 +391,3 @@ def _with_lease(node: Node, lease: Lease) -> Node:
         ipv6=lease.ipv6 and msgspec.structs.replace(lease.ipv6, data=announced.ipv6_data),
     )
     return msgspec.structs.replace(node, lease=own)
-
-
-async def _unless(signal: Awaitable[object], work: Awaitable[T]) -> T | None:
-    """The result of ``work``, or None if ``signal`` comes first; neither is left running."""
-    signalled, done = asyncio.ensure_future(signal), asyncio.ensure_future(work)
-    try:
-        await asyncio.wait((signalled, done), return_when=asyncio.FIRST_COMPLETED)
-        return done.result() if done.done() else None
-    finally:
-        for future in (signalled, done):
-            future.cancel()
-        await asyncio.gather(signalled, done, return_exceptions=True)
-
-
-def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
-    """What a group of exceptions is about: an orderly end first, then what a user can mend, then anything."""
-    leaves: list[BaseException] = []
-    pending: list[BaseException] = [group]
-    while pending:
-        error = pending.pop()
-        if isinstance(error, BaseExceptionGroup):
-            pending.extend(error.exceptions)
-        else:
-            leaves.append(error)
-    return next((leaf for kind in (Stop, FlannelError) for leaf in leaves if isinstance(leaf, kind)), leaves[0])

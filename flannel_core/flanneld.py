@@ -60,13 +60,14 @@ def _require_privilege() -> None:
 
 async def _run(parsed: Parsed[FlanneldOptions]) -> int:
     from .agent import Agent
+    from .control import serving
 
     # What start-up made is there for good: it need not be looked through at each collection.
     gc.freeze()
     agent = Agent(parsed.options, parsed.store_name, _store(parsed))
     if not parsed.options.dry_run:
         _require_privilege()
-        return await agent.run()
+        return await agent.run(serving(agent))
     from .status_report import lines_of
 
     lines = lines_of(await agent.dry_run())

@@ -15,6 +15,7 @@ import msgspec
 from . import __version__
 from .command_line import Given, Option, convert, decode, options_of, read_environment, read_words
 from .errors import FlannelError, UsageError
+from .host_choice import HostOptions
 from .plugins import PluginMissing, list_plugins, load_store
 from .printable import printable
 from .store import SubnetStore
@@ -126,6 +127,17 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
         """Raises FlannelError, exit 1, with Go's sentence for a margin that a lease cannot have."""
         if not 1 <= self.subnet_lease_renew_margin <= MAX_RENEW_MARGIN:
             raise FlannelError(BAD_RENEW_MARGIN)
+
+    @property
+    def host(self) -> HostOptions:
+        """Those that choose the external interface and its addresses."""
+        return HostOptions(
+            iface=self.iface,
+            iface_regex=self.iface_regex,
+            iface_can_reach=self.iface_can_reach,
+            public_ip=str(self.public_ip or ""),
+            public_ipv6=str(self.public_ipv6 or ""),
+        )
 
 
 ChoiceT = TypeVar("ChoiceT", bound=StoreChoice)

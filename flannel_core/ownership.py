@@ -45,8 +45,10 @@ class OwnedFile:
     aside, with a warning, and we go on without: routes still tell by their protocol number whose they are.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, dry_run: bool = False) -> None:
+        """``dry_run``: what is recorded counts, and is written nowhere."""
         self.path = path
+        self._dry_run = dry_run
         self.owned = self._load()
         self._claimed = Owned()
 
@@ -89,7 +91,8 @@ class OwnedFile:
         )
 
     def _save(self, owned: Owned) -> None:
-        if owned == self.owned:
+        if owned == self.owned or self._dry_run:
+            self.owned = owned
             return
         document = _Document(**{field: getattr(owned, field) for field in Owned.__struct_fields__})
         text = msgspec.json.format(msgspec.json.encode(document, order="deterministic"), indent=1) + b"\n"
@@ -125,6 +128,9 @@ class OwnedFile:
         return Owned(document.devices, document.networks, document.external, document.records)
 
     def _move_aside(self, reason: str) -> None:
+        if self._dry_run:
+            log.warning("%s: damaged (%s); a start would move it aside", self.path, reason)
+            return
         aside = self.path.with_name(f"{self.path.name}.corrupt-{int(time.time())}")
         try:
             self.path.rename(aside)
