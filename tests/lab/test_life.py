@@ -184,3 +184,24 @@ def test_a_lease_is_renewed_before_it_runs_out(lab):
     renewed = lab.eventually(lambda: a.status().lease.expires > first.expires + 2 and a.status().lease)
     assert (renewed.subnets, renewed.created) == (first.subnets, first.created)
     assert "Lease renewed, new expiration: " in a.log()
+
+
+def test_a_dry_run_prints_what_a_start_would_do_and_does_none_of_it(lab):
+    a, b = lab.hosts(2)
+    a.stop()
+    [lease] = [lease for lease in a.store.leases().leases if a.subnet in lease.subnets]
+    a.run("ip link del flannel.1")
+    before = a.run("ip link"), a.run("ip route"), sorted(a.directory.iterdir()), a.store.leases().revision
+    ended = a.attempt(dry_run=True)
+    assert ended.exit_code == 0
+    assert "create link flannel.1 type vxlan id 1" in ended.output
+    assert f"create route {b.subnet} via {b.subnet[0]} dev flannel.1 onlink (lease" in ended.output
+    assert (a.run("ip link"), a.run("ip route"), sorted(a.directory.iterdir())) == before[:3]
+    assert a.store.leases().revision == before[3]
+    assert lease in a.store.leases().leases
+
+
+def test_a_dry_run_beside_the_running_agent_finds_nothing_to_do(lab):
+    a, _ = lab.hosts(2)
+    lab.eventually(lambda: a.plan() == [])
+    assert a.attempt(dry_run=True).output.splitlines()[-1] == "nothing to do"
