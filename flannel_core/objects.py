@@ -21,6 +21,8 @@ FLANNEL_PROTOCOL = 76
 flannel writes RTPROT_BOOT, 3)."""
 BOOT_PROTOCOL = 3
 """RTPROT_BOOT of linux/rtnetlink.h: what Go flannel and an operator's ``ip route add`` write."""
+VXLAN_PORT = 8472
+"""The vxlan module's udp_port (drivers/net/vxlan): the port of a device that is given none."""
 MAIN_TABLE = 254
 """RT_TABLE_MAIN of linux/rtnetlink.h."""
 
@@ -69,15 +71,15 @@ class LinkInfo(msgspec.Struct, frozen=True, gc=False):
 
 
 class Vxlan(LinkInfo, frozen=True, gc=False):
-    """IFLA_VXLAN_* of a link. ``port`` 0: the kernel's own (8472). Everything but vni, port, gbp and the family of
-    ``local`` can be changed in place (measured on 6.18)."""
+    """IFLA_VXLAN_* of a link. ``port`` is UDP's; 8472 is what Linux takes of itself, from before IANA gave VXLAN 4789.
+    Everything but vni, port, gbp and the family of ``local`` can be changed in place (measured on 6.18)."""
 
     kind: ClassVar[str] = "vxlan"
 
     vni: int
     underlay: str
     local: str
-    port: int = 0
+    port: int = VXLAN_PORT
     learning: bool = False
     gbp: bool = False
 
@@ -85,7 +87,7 @@ class Vxlan(LinkInfo, frozen=True, gc=False):
         return (
             not isinstance(actual, Vxlan)
             or self.vni != actual.vni
-            or self.port not in (0, actual.port)
+            or self.port != actual.port
             or self.gbp != actual.gbp
             or (":" in self.local) != (":" in actual.local)
         )

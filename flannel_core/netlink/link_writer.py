@@ -12,7 +12,7 @@ from ..objects import Link, OtherLink, Vxlan
 from ..target import Failure, Put
 from . import links
 from .devices import link_names
-from .links import DEFAULT_VXLAN_PORT, LinkRow, MissingDevice
+from .links import LinkRow, MissingDevice
 from .reasons import explain, in_the_way, missing_device, other_type, taken_vni
 from .socket import NetlinkError, NetlinkSocket
 
@@ -110,7 +110,7 @@ def _holder_of_vni(link: Link, existing: Mapping[str, LinkRow]) -> str | None:
         if (
             isinstance(other, Vxlan)
             and name != link.name
-            and (other.vni, other.port) == (info.vni, info.port or DEFAULT_VXLAN_PORT)
+            and (other.vni, other.port) == (info.vni, info.port)
             and (":" in other.local) == (":" in info.local)
         ):
             return name

@@ -55,9 +55,6 @@ IFLA_VXLAN_LOCAL6 = 17
 IFLA_VXLAN_GBP = 23
 RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h
 
-DEFAULT_VXLAN_PORT = 8472
-"""What the kernel takes for a VXLAN device without a port (module parameter udp_port)."""
-
 _IFINFOMSG = Struct("=BxHiII")  # ifi_family, ifi_type, ifi_index, ifi_flags, ifi_change
 
 
@@ -104,8 +101,7 @@ def create(link: Link, indexes: Callable[[str], int]) -> Request:
         attribute_u8(IFLA_VXLAN_LEARNING, info.learning),
         *_vxlan_lower(info, None, indexes),
     ]
-    if info.port:
-        data.append(attribute(IFLA_VXLAN_PORT, info.port.to_bytes(2, "big")))
+    data.append(attribute(IFLA_VXLAN_PORT, info.port.to_bytes(2, "big")))
     if info.gbp:
         data.append(attribute(IFLA_VXLAN_GBP, b""))
     parts.append(_linkinfo(info, data))

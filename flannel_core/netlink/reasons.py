@@ -7,7 +7,6 @@ import platform
 
 from ..objects import Address, FdbEntry, Link, Neighbour, Object, OtherLink, Route, Vxlan
 from . import routes
-from .links import DEFAULT_VXLAN_PORT
 from .socket import NetlinkError
 
 
@@ -72,7 +71,7 @@ def _link(wanted: Link, error: NetlinkError) -> str | None:
             " kernel-modules-extra (Fedora, RHEL)"
         )
     if error.number == errno.EADDRINUSE and isinstance(info, Vxlan):
-        return f"UDP port {info.port or DEFAULT_VXLAN_PORT} is in use by another program: `ss -lunp` names it"
+        return f"UDP port {info.port} is in use by another program: `ss -lunp` names it"
     if error.number == errno.ERANGE or (
         error.number == errno.EINVAL and ("mtu" in error.text.lower() or not error.text)
     ):

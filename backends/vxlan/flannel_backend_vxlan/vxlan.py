@@ -13,7 +13,7 @@ import msgspec
 from flannel_core.backend import Announcement, Backend, Node, Unreachable
 from flannel_core.host import Host
 from flannel_core.lease import FAMILIES, Endpoint, Family, Lease
-from flannel_core.objects import Address, FdbEntry, Link, Neighbour, Object, Route, Sysctl, Vxlan
+from flannel_core.objects import VXLAN_PORT, Address, FdbEntry, Link, Neighbour, Object, Route, Sysctl, Vxlan
 
 OVERHEAD: dict[Family, int] = {4: 50, 6: 70}
 """Bytes that VXLAN adds over each family: outer IP (20, 40), UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
@@ -105,7 +105,8 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
             if local is None or data is None:
                 continue
             device = self.devices[family]
-            info = Vxlan(options.vni, host.interface, str(local), options.port, options.learning, options.gbp)
+            port = options.port or VXLAN_PORT
+            info = Vxlan(options.vni, host.interface, str(local), port, options.learning, options.gbp)
             yield Link(device, info, self.device_mtu(host, family), data.vtep_mac, txqueuelen=0)
             # A router advertisement from the pods' side must not give the host a default route.
             yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "0", device=device, optional=True)
