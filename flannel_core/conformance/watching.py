@@ -45,6 +45,7 @@ class Watcher:
     def __init__(self) -> None:
         self.events: list[Snapshot | Change | Alive] = []
         self.view: dict[str, Lease | Malformed] = {}
+        self.ended = False
         self._heard = asyncio.Event()
 
     @property
@@ -60,24 +61,34 @@ class Watcher:
         try:
             async with asyncio.timeout(seconds):
                 while not true(self):
+                    assert not self.ended, f"leases() ended; heard was:\n{self._said()}"
                     self._heard.clear()
                     await self._heard.wait()
         except TimeoutError:
-            heard = "\n".join(map(str, self.events)) or "nothing"
-            raise AssertionError(f"not within {seconds} s; heard was:\n{heard}") from None
+            raise AssertionError(f"not within {seconds} s; heard was:\n{self._said()}") from None
+
+    def _said(self) -> str:
+        return "\n".join(map(str, self.events)) or "nothing"
 
     async def listen(self, store: SubnetStore[Any]) -> None:
         """Take in what the store says, for ever."""
-        async for event in store.leases():
-            if isinstance(event, Snapshot):
-                self.view = by_key(event)
-            elif isinstance(event, Change) and event.entry is None:
-                self.view.pop(event.key, None)
-            elif isinstance(event, Change):
-                assert event.entry is not None
-                self.view[event.key] = event.entry
-            self.events.append(event)
+        try:
+            async for event in store.leases():
+                self._take_in(event)
+        finally:
+            self.ended = True
             self._heard.set()
+
+    def _take_in(self, event: Snapshot | Change | Alive) -> None:
+        if isinstance(event, Snapshot):
+            self.view = by_key(event)
+        elif isinstance(event, Change) and event.entry is None:
+            self.view.pop(event.key, None)
+        elif isinstance(event, Change):
+            assert event.entry is not None
+            self.view[event.key] = event.entry
+        self.events.append(event)
+        self._heard.set()
 
 
 @asynccontextmanager
@@ -88,7 +99,7 @@ async def watching(store: SubnetStore[Any], seconds: float) -> AsyncIterator[Wat
     try:
         await watcher.until(lambda w: w.snapshots, seconds)
         yield watcher
-        assert not listening.done(), "leases() ended"
+        assert not watcher.ended, "leases() ended"
     finally:
         listening.cancel()
         try:
