@@ -12,7 +12,7 @@ from flannel_core.store import StoreUnavailable
 
 from .connection import Connection, Credentials, NoAnswer, Refused, connect, retrieve
 from .endpoints import Endpoint, Tls
-from .keys import Keys, shown
+from .keys import Keys
 from .rpc import Method, Q, R
 
 HEAD_START_SECONDS = 0.3
@@ -190,7 +190,7 @@ class Client:
         user = self._credentials.user
         match error.code:
             case Status.PERMISSION_DENIED:
-                prefix = shown(self._keys.subnets.removesuffix(b"subnets/"))
+                prefix = f"{self._keys.prefix.rstrip('/')}/"
                 error.args = (
                     f"{error}: {f'the user {user!r}' if user else 'this host'} has no right to read and write the keys "
                     f"under {prefix}; `etcdctl role grant-permission ROLE --prefix=true readwrite {prefix}` gives it",

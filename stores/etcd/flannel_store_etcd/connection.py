@@ -27,6 +27,9 @@ ANSWER_SECONDS = 4.0
 LONGEST_ANSWER_SECONDS = 60.0
 """The same while bytes keep arriving: 25,000 leases are 4.7 MB."""
 
+_NOT_GRPC = ("Missing ", "Invalid ", "Received :status")
+"""What grpclib says of an HTTP/2 server's answers that are no gRPC."""
+
 T = TypeVar("T")
 
 
@@ -210,7 +213,7 @@ class Connection:
                 return NoAnswer(f"{self.endpoint}: {printable(message, 200)}")
             case Status.UNIMPLEMENTED:
                 return NoAnswer(f"{self.endpoint}: is no etcd, it does not know etcd's v3 API")
-            case Status.UNKNOWN | Status.INTERNAL if "etcdserver" not in message and "mvcc" not in message:
+            case Status.UNKNOWN | Status.INTERNAL if message.startswith(_NOT_GRPC):
                 return NoAnswer(f"{self.endpoint}: is no etcd ({printable(message, 100)})")
             case _:
                 return Refused(self.endpoint, error.status, message)

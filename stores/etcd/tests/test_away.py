@@ -71,6 +71,7 @@ async def test_a_member_that_is_frozen_is_left_for_another(agent: Any, clusters:
     cluster = clusters(members=3)
     async with agent(cluster.endpoints, prefix="/coreos.com/network") as store, watching(store, 5) as watcher:
         lease = await store.acquire(Request(IPV4, host(1)))
+        await watcher.until(lambda w: lease.key in w.view, 5)
         ours = store._client._connection.endpoint
         member = next(member for member in cluster.members if member.urls == (str(ours),))
         member.freeze()
@@ -259,7 +260,7 @@ async def test_waiting_for_etcd_costs_next_to_nothing(agent: Any, scheme: str) -
         waiting = [asyncio.create_task(anext(aiter(each))) for each in (store.leases(), store.config())]
         await asyncio.sleep(0.5)
         before, began = time.process_time(), time.monotonic()
-        await asyncio.sleep(4)
+        await asyncio.sleep(2.5)
         assert (time.process_time() - before) / (time.monotonic() - began) < 0.05
         assert not any(task.done() for task in waiting)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime
 import http.server
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -17,6 +18,7 @@ from flannel_core.conformance.stores import IPV4, host
 from flannel_core.conformance.watching import watching
 from flannel_core.lab.etcd import EtcdCluster
 from flannel_core.store import Request, StoreError, StoreUnavailable
+from flannel_store_etcd.endpoints import Tls
 
 PREFIX = "/coreos.com/network"
 
@@ -186,6 +188,10 @@ async def test_a_rotated_certificate_is_taken_without_a_restart(
                     break
                 except StoreUnavailable:
                     await asyncio.sleep(0.1)
+
+
+def test_nothing_older_than_tls_1_2_is_spoken() -> None:
+    assert Tls("", "", "").context().minimum_version is ssl.TLSVersion.TLSv1_2
 
 
 # --- users ----------------------------------------------------------------------------------------------------------
