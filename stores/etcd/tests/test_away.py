@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import random
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +15,7 @@ import pytest
 from flannel_core.conformance.stores import GO_LEASE, IPV4, host
 from flannel_core.conformance.watching import Standing, Watcher, watching
 from flannel_core.lab.etcd import EtcdCluster
-from flannel_core.store import Alive, Request, StoreUnavailable
+from flannel_core.store import Alive, Change, Request, Snapshot, StoreUnavailable
 from flannel_store_etcd.connection import Connection, NoAnswer
 from flannel_store_etcd.rpc import TXN
 
@@ -281,3 +283,43 @@ async def test_a_compaction_behind_a_watch_that_is_up_to_date_is_not_noticed(age
             raw.compact()
         await watcher.until(lambda w: len(w.view) == 5, 5)
         assert len(watcher.snapshots) == 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_whatever_is_cut_and_compacted_nothing_is_lost_or_heard_twice(
+    agent: Any, raw: Any, proxies: Any, prefix: str, shared: EtcdCluster, seed: int
+) -> None:
+    rng = random.Random(seed)
+    proxy = proxies(shared.endpoints)
+
+    def disturb() -> None:
+        match rng.randrange(8):
+            case 0:
+                proxy.cut()
+            case 1:
+                raw.put(f"{prefix}/other".encode(), b"")  # a revision can be compacted once
+                raw.compact()
+            case 2 | 3:
+                proxy.restore()
+            case 4:
+                raw.delete(f"{prefix}/subnets/{rng.choice(NAMES)}".encode())
+            case _:
+                raw.put(f"{prefix}/subnets/{rng.choice(NAMES)}".encode(), GO_LEASE)
+
+    async with agent(proxy.url) as store, watching(store, 5) as watcher:
+        for _ in range(300):
+            await asyncio.to_thread(disturb)
+            await asyncio.sleep(rng.choice((0, 0, 0.01)))
+        proxy.restore()
+        raw.put(f"{prefix}/subnets/10.5.255.0-24".encode(), GO_LEASE)
+        await watcher.until(lambda w: "10.5.255.0-24" in w.view, 10)
+        stands = {kv["key"]: int(kv["mod_revision"]) for kv in raw.kvs(f"{prefix}/subnets/".encode())}
+        told = {f"{prefix}/subnets/{name}".encode(): entry.revision for name, entry in watcher.view.items()}
+        assert told == {base64.b64decode(key): revision for key, revision in stands.items()}
+        heard = 0
+        for event in watcher.events:
+            if isinstance(event, Snapshot):
+                heard = max(heard, event.revision)
+            elif isinstance(event, Change):
+                assert event.revision > heard
+                heard = event.revision
