@@ -28,7 +28,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile lab test lint style types imports faults soak bench dist pins proto clean
+.PHONY: help install commands compile lab test interop lint style types imports faults soak bench dist pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -65,6 +65,9 @@ lab: install ## three hosts on this machine that ping each other's containers (H
 
 test: install ## every test (TEST_ARGS="tests/house -k links"; FLANNEL_TEST_SEED=N repeats the random cases of a run)
 	$(BIN)/pytest $(if $(FLANNEL_TEST_SEED),--hypothesis-seed=$(FLANNEL_TEST_SEED)) $(TEST_ARGS)
+
+interop: install ## mixed clusters with Go flannel, and a table of how they fared (FLANNELD_GO=/path/to/a/v0.28.9)
+	FLANNELD_GO=$(FLANNELD_GO) $(BIN)/pytest tests/interop
 
 lint: style types imports ## all of the three below
 

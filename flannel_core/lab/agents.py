@@ -23,6 +23,8 @@ STOP_SECONDS = 5.0
 ANSWER_SECONDS = 5.0
 LOG_EXCERPT = 12
 """Lines of the log that go into an error."""
+OURS_ALONE = ("store", "set-sysctls")
+"""Of the options that the lab gives to flanneld, those that another one does not know."""
 
 Options = Mapping[str, str | bool | None]
 """Options of flanneld without their dashes; True for one that stands alone, None or False to leave it out."""
@@ -37,7 +39,11 @@ class Ended:
 
 
 class Agent:
-    """A flanneld inside ``namespace``, with a state directory of its own."""
+    """A flanneld inside ``namespace``, with a state directory of its own.
+
+    ``program`` may be set to another one that takes Go flannel's options, from the next start on. Of it only what both
+    show is known: subnet.env, the health port, the log.
+    """
 
     def __init__(
         self, name: str, namespace: str, directory: Path, options: Options, environment: Mapping[str, str]
@@ -47,7 +53,13 @@ class Agent:
         self.directory = directory
         self.options: Options = {"subnet-file": str(self.subnet_file), **options}
         self.environment = environment
+        self.program = FLANNELD
         self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def is_ours(self) -> bool:
+        """Whether ``program`` is the flanneld of this environment."""
+        return self.program == FLANNELD
 
     @property
     def subnet_file(self) -> Path:
@@ -60,8 +72,10 @@ class Agent:
     def command(self, **changes: str | bool | None) -> list[str]:
         """The whole command line, ``changes`` (underscores for dashes) on top of the agent's own options."""
         options = {**self.options, **{name.replace("_", "-"): value for name, value in changes.items()}}
-        words = [str(FLANNELD)]
+        words = [str(self.program)]
         for name, value in options.items():
+            if name in OURS_ALONE and not self.is_ours:
+                continue
             if value is True:
                 words.append(f"--{name}")
             elif value:
@@ -141,8 +155,10 @@ class Agent:
     def ready(self) -> bool:
         """Whether the agent answers and says that it is ready."""
         try:
+            if not self.is_ours:
+                return self.running and self.http("/readyz")[0] == 200
             return self.running and self.status().ready
-        except FlannelError:
+        except (FlannelError, OSError, http.client.HTTPException):
             return False
 
     def http(self, path: str) -> tuple[int, str]:
@@ -166,6 +182,8 @@ class Agent:
             return f"{self.name}: its agent was never started"
         if not self.running:
             return f"{self.name}: its agent ended with {self.process.returncode}\n{self.log_excerpt()}"
+        if not self.is_ours:
+            return f"{self.name}: {self.program} runs, {'ready' if self.ready() else 'not ready'}\n{self.log_excerpt()}"
         try:
             status = self.status()
         except FlannelError as error:

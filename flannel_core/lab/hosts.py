@@ -41,6 +41,15 @@ class Host(Agent):
         """Run one command on the host as root and return what it prints. Raises LabError if it fails."""
         return execute(self.namespace, command, self.environment)
 
+    def runs(self, program: Path) -> None:
+        """Have ``program`` as the host's flanneld from the next start on: ours, or another that takes Go flannel's
+        options. The machine forwards from now on, which of the two only ours sees to."""
+        self.program = program
+        if self.machine.ipv4:
+            self.run("sysctl --quiet net.ipv4.ip_forward=1")
+        if self.machine.ipv6:
+            self.run("sysctl --quiet net.ipv6.conf.all.forwarding=1")
+
     def run_in_pod(self, command: str) -> str:
         """Run one command in the pod's namespace."""
         return execute(self.pod.namespace, command, self.environment)

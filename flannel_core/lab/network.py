@@ -205,16 +205,20 @@ class Pod:
         bytes goes on every device between them. Does nothing if all this stands already."""
         if self._given == (gateways, mtu):
             return
-        machine = [f"addr flush dev {self.bridge} scope global", f"link set {self.bridge}-pod mtu {mtu}"]
-        pod = ["addr flush dev eth0 scope global", f"link set eth0 mtu {mtu}"]
-        self.addresses = {}
-        for gateway in gateways:
-            nodad = " nodad" if gateway.version == 6 else ""
-            address = gateway + 1
-            machine.append(f"addr add {gateway} dev {self.bridge}{nodad}")
-            pod.append(f"addr add {address.ip}/{gateway.network.prefixlen} dev eth0{nodad}")
-            pod.append(f"route add default via {gateway.ip} dev eth0")
-            self.addresses[gateway.version] = str(address.ip)
+        machine = [f"link set {self.bridge}-pod mtu {mtu}"]
+        pod = [f"link set eth0 mtu {mtu}"]
+        if self._given is None or self._given[0] != gateways:
+            machine.append(f"addr flush dev {self.bridge} scope global")
+            pod.append("addr flush dev eth0 scope global")
+            self.addresses = {}
+            for gateway in gateways:
+                nodad = " nodad" if gateway.version == 6 else ""
+                address = gateway + 1
+                machine.append(f"addr add {gateway} dev {self.bridge}{nodad}")
+                pod.append(f"addr add {address.ip}/{gateway.network.prefixlen} dev eth0{nodad}")
+                # An IPv6 route outlives the address that it was made with.
+                pod.append(f"route replace default via {gateway.ip} dev eth0")
+                self.addresses[gateway.version] = str(address.ip)
         machine.append(f"link set {self.bridge} mtu {mtu}")
         ip_batch(machine, self.machine)
         ip_batch(pod, self.namespace)

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from flannel_core.lease import IPNetwork
+from flannel_core.lease import IPNetwork, Lease
 from flannel_core.plugins import load_store
 from flannel_core.store import Snapshot, StoreContext, SubnetStore
 
@@ -39,6 +39,10 @@ class LabStore:
     def release(self, subnet: IPNetwork) -> None:
         """Give back a host's subnet, as when the host is gone for good."""
         self._ask(lambda store: store.release(subnet))
+
+    def reserve(self, lease: Lease) -> None:
+        """Make a lease that never expires."""
+        self._ask(lambda store: store.reserve(lease))
 
     def leases(self) -> Snapshot:
         """All leases there are."""
