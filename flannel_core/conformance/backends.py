@@ -7,8 +7,12 @@
         def data(self, number):
             return VxlanData(1, f"02:00:00:00:00:{number:02x}")
 
+        untrusted = (b'{"VNI":1,"VtepMAC":"00:00:00:00:00:00"}',)
+
+What a backend cannot do, as the class says (``families``, ``forwards``), is not asked of it, see ``applying.py``.
+
 These checks are pure: no root, no kernel. Those of ``conformance/kernel.py`` apply the same plans to the kernel of
-a network namespace of their own.
+a network namespace of their own, and let the pods of two hosts ping each other.
 """
 
 from __future__ import annotations
@@ -30,11 +34,13 @@ from flannel_core.lease import FAMILIES, Endpoint, Family, Lease
 from flannel_core.netconf import NetworkConfig, parse_config
 from flannel_core.objects import Link, Object
 
+from .applying import Conformance, needs
+
 INTERFACE = "eth0"
 SOURCE = "net-conf.json"
 
 
-class BackendConformance:
+class BackendConformance(Conformance):
     """Subclass it, name it ``Test...`` and set what is marked below."""
 
     backend: ClassVar[type[Backend[Any, Any]]]
@@ -43,6 +49,22 @@ class BackendConformance:
     """The value of "Backend" in net-conf.json."""
     families: ClassVar[tuple[Family, ...]] = FAMILIES
     """What the backend can carry."""
+    forwards: ClassVar[bool] = True
+    """False: it leaves the packets to somebody else."""
+    untrusted: ClassVar[Sequence[bytes]] = ()
+    """What a peer may not announce, as the raw JSON of BackendData: no MAC, a zero MAC, a key of the wrong length."""
+
+    @classmethod
+    def features(cls) -> frozenset[str] | None:
+        if not hasattr(cls, "backend"):
+            return None
+        said = {
+            "forwarding": cls.forwards,
+            "data": cls.backend.Data is not None,
+            "untrusted_data": bool(cls.untrusted),
+            "identities": cls.backend.identities is not Backend.identities,
+        }
+        return frozenset({name for name, true in said.items() if true} | {f"IPv{family}" for family in cls.families})
 
     def data(self, number: int) -> Any:
         """The data that peer ``number`` (1 to 200) announces, an instance of the backend's Data; None: it has none.
@@ -116,10 +138,35 @@ class BackendConformance:
     def plan(self, backend: Backend[Any, Any], node: Node, numbers: Sequence[int]) -> list[Object]:
         planned: list[Object] = list(backend.local(node))
         for number in numbers:
-            for item in backend.peer(node, self.lease(number)):
-                assert not isinstance(item, Unreachable), f"peer {number}: {item.reason}"
-                planned.append(item)
+            planned += self.plan_peer(backend, node, self.lease(number))
         return planned
+
+    def plan_peer(self, backend: Backend[Any, Any], node: Node, lease: Lease) -> list[Object]:
+        """What reaches a peer that nothing is wrong with."""
+        planned: list[Object] = []
+        for item in backend.peer(node, lease):
+            assert not isinstance(item, Unreachable), f"{lease.key}: {item.reason}"
+            planned.append(item)
+        return planned
+
+    def admitted(self, backend: Backend[Any, Any], node: Node, *leases: Lease) -> list[str]:
+        """The keys of those that are trusted. Fails if one of them cannot be planned for."""
+        admission = Admission(node.config, backend, node.lease)
+        admission.replace(leases, ())
+        for lease in admission.admitted.values():
+            try:
+                list(backend.peer(node, lease))
+            except Exception as error:
+                raise AssertionError(f"peer() raises {error!r} for {lease}") from error
+        return list(admission.admitted)
+
+    def announcing(self, lease: Lease, raw: bytes) -> Lease:
+        """``lease`` with other data, as a store yields it."""
+        return msgspec.structs.replace(
+            lease,
+            ipv4=lease.ipv4 and msgspec.structs.replace(lease.ipv4, data=raw),
+            ipv6=lease.ipv6 and msgspec.structs.replace(lease.ipv6, data=raw),
+        )
 
     # --- the promises --------------------------------------------------------------------------------------------
 
@@ -139,6 +186,13 @@ class BackendConformance:
         late = {item.identity: item for item in backend.local(node)}
         for item in early:
             assert late.get(item.identity) == item
+
+    @needs("forwarding")
+    def test_something_reaches_each_family_of_a_peer(self, tmp_path: Path) -> None:
+        backend = self.make_backend(tmp_path)
+        node, lease = self.node(backend), self.lease(1)
+        for one in (msgspec.structs.replace(lease, ipv6=None), msgspec.structs.replace(lease, ipv4=None)):
+            assert self.plan_peer(backend, node, one) or not one.endpoints
 
     def test_no_two_objects_of_a_plan_share_an_identity(self, tmp_path: Path) -> None:
         backend = self.make_backend(tmp_path)
@@ -164,13 +218,15 @@ class BackendConformance:
         for _ in range(10):
             assert asyncio.run(backend.prepare(host, None, dry_run=False)) == first
 
+    def test_a_dry_run_makes_nothing(self, tmp_path: Path) -> None:
+        asyncio.run(self.make_backend(tmp_path).prepare(self.host(), None, dry_run=True))
+        assert list(tmp_path.iterdir()) == []
+
+    @needs("data")
     def test_the_announced_data_is_what_peers_decode(self, tmp_path: Path) -> None:
         announced = self.announcement(self.make_backend(tmp_path))
-        for data in (announced.ipv4_data, announced.ipv6_data, self.data(1)):
-            if self.backend.Data is None:
-                assert data is None
-            elif data is not None:
-                assert msgspec.json.decode(msgspec.json.encode(data), type=self.backend.Data) == data
+        for data in (*(announced.data(family) for family in self.families), self.data(1)):
+            assert msgspec.json.decode(msgspec.json.encode(data), type=self.backend.Data) == data
 
     def test_the_mtu_leaves_room_for_the_backends_own_headers(self, tmp_path: Path) -> None:
         assert 0 < self.announcement(self.make_backend(tmp_path)).mtu <= self.host().mtu
@@ -178,32 +234,21 @@ class BackendConformance:
     @pytest.mark.parametrize("raw", [b"{", b"null", b"[]", b"3", b'"x"', b"{}", b'{"VNI":-1}', b"\xff", b"[" * 2000])
     def test_a_peer_with_malformed_data_harms_no_other(self, tmp_path: Path, raw: bytes) -> None:
         backend = self.make_backend(tmp_path)
-        node = self.node(backend)
-        good, bad = self.lease(1, raw=True), self.lease(2, raw=True)
-        bad = msgspec.structs.replace(
-            bad,
-            ipv4=bad.ipv4 and msgspec.structs.replace(bad.ipv4, data=raw),
-            ipv6=bad.ipv6 and msgspec.structs.replace(bad.ipv6, data=raw),
-        )
-        admission = Admission(node.config, backend, node.lease)
-        admission.replace((good, bad), ())
-        assert good.key in admission.admitted
-        for lease in admission.admitted.values():
-            list(backend.peer(node, lease))
+        good, bad = self.lease(1, raw=True), self.announcing(self.lease(2), raw)
+        assert good.key in self.admitted(backend, self.node(backend), good, bad)
 
-    def test_two_peers_with_one_identity_are_not_both_admitted(self, tmp_path: Path) -> None:
+    @needs("untrusted_data")
+    def test_a_peer_with_data_that_cannot_be_trusted_is_refused(self, tmp_path: Path) -> None:
         backend = self.make_backend(tmp_path)
         node = self.node(backend)
-        if not list(backend.identities(self.lease(1))):
-            return  # nothing but the subnets to claim
+        good = self.lease(1, raw=True)
+        for raw in self.untrusted:
+            assert self.admitted(backend, node, good, self.announcing(self.lease(2), raw)) == [good.key], raw
+
+    @needs("identities")
+    def test_two_peers_with_one_identity_are_not_both_admitted(self, tmp_path: Path) -> None:
+        backend = self.make_backend(tmp_path)
         first, second = self.lease(1, raw=True), self.lease(2, raw=True)
         assert first.endpoints
-        twin = msgspec.structs.replace(
-            second,
-            ipv4=second.ipv4 and first.ipv4 and msgspec.structs.replace(second.ipv4, data=first.ipv4.data),
-            ipv6=second.ipv6 and first.ipv6 and msgspec.structs.replace(second.ipv6, data=first.ipv6.data),
-        )
-        admission = Admission(node.config, backend, node.lease)
-        admission.replace((first, twin), ())
-        assert list(admission.admitted) == [first.key]
-        assert twin.key in admission.refused
+        twin = self.announcing(second, first.endpoints[0].data)
+        assert self.admitted(backend, self.node(backend), first, twin) == [first.key]

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from flannel_backend_alloc.alloc import AllocBackend
-from flannel_core.conformance.backends import BackendConformance
+from flannel_core.conformance.kernel import KernelBackendConformance
 
 
-class TestAlloc(BackendConformance):
+class TestAlloc(KernelBackendConformance):
     backend = AllocBackend
     config = {"Type": "alloc"}  # noqa: RUF012
+    forwards = False
