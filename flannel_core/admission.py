@@ -68,6 +68,11 @@ class Admission:
         self._own_addresses: frozenset[IPAddress] = frozenset()
         self.set_own(own)
 
+    @property
+    def entries(self) -> list[Lease | Malformed]:
+        """All entries as the store has them, our own among them."""
+        return list(self._entries.values())
+
     def replace(self, leases: Iterable[Lease], malformed: Iterable[Malformed] = ()) -> Delta:
         """These are all entries that there are, as in a store's Snapshot."""
         entries: dict[str, Lease | Malformed] = {entry.key: entry for entry in malformed}

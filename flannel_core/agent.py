@@ -86,6 +86,7 @@ class Agent:
         self._said = StateLog(log)
         self._config_taken = asyncio.Event()
         self._announced = asyncio.Event()
+        self._changing = asyncio.Lock()
         self._store_answered: float | None = None
 
     @property
@@ -177,20 +178,23 @@ class Agent:
             tasks.create_task(self._follow_leases(), name="leases")
             tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._follow_host(), name="host")
+            tasks.create_task(self._follow_chosen(), name="chosen")
 
     async def _joined(self) -> bool:
         """True once our lease and this host's own objects stand and subnet.env is written."""
-        if self.config.chosen is None:
+        chosen = self.config.chosen
+        if chosen is None:
             self.waiting_for = self.config.error
             return False
         try:
-            self.peers = await self._register(self.config.chosen, dry_run=False)
+            peers = await self._register(chosen, dry_run=False)
             self._write_subnet_file()
         except (StoreUnavailable, OutOfSubnets, CannotStart) as error:
             self.waiting_for = str(error)
             self._said.say("start", logging.ERROR, f"Waiting: {error}")
             return False
-        self.config.freeze()
+        self.peers = peers
+        self.config.use(chosen)
         return True
 
     def _write_subnet_file(self) -> None:
@@ -205,25 +209,34 @@ class Agent:
     async def _register(self, chosen: Chosen, *, dry_run: bool) -> Peers:
         """Devices, lease, this host's objects. Raises StoreUnavailable, OutOfSubnets, CannotStart; FlannelError for
         what no configuration cures."""
-        config, backend = chosen.config, chosen.backend
+        backend = chosen.backend
         host = self._discover(chosen)
         self._said.say("host", logging.INFO, sentence(host))
         previous = await self.own.previous(backend, host)
-        node = Node(config, host, await _prepare(backend, host, previous, dry_run))
         reconciler = await self._open_reconciler(backend)
-        if dry_run:
-            self._record(node, list(backend.local(node)))
-        elif await self._make_devices(node, backend, reconciler):
-            # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
-            host = self._discover(chosen)
-            node = Node(config, host, await _prepare(backend, host, previous, dry_run))
-        wish = self.own.wish(backend, host, node.announcement)
-        lease = await self.own.acquire(config, wish, dry_run=dry_run)
+        node = await self._prepared(chosen, host, previous, None, dry_run=dry_run)
+        wish = self.own.wish(backend, node.host, node.announcement)
+        lease = await self.own.acquire(node.config, wish, dry_run=dry_run)
         self.backend, self.node = backend, _with_lease(node, lease)
         reconciler.want(LOCAL, self._local_objects(backend, self.node), LOCAL)
         if not dry_run:
             await reconciler.settle()
         return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster)
+
+    async def _prepared(
+        self, chosen: Chosen, host: Host, previous: Lease | None, lease: Lease | None, *, dry_run: bool
+    ) -> Node:
+        """What to announce, with the devices made that it is about. ``lease`` is the one held already, if any. Raises
+        CannotStart."""
+        backend = chosen.backend
+        node = Node(chosen.config, host, await _prepare(backend, host, previous, dry_run), lease)
+        if dry_run:
+            self._record(node, list(backend.local(node)))
+        elif await self._make_devices(node, backend):
+            # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
+            host = self._discover(chosen)
+            node = Node(chosen.config, host, await _prepare(backend, host, previous, dry_run), lease)
+        return node
 
     def _discover(self, chosen: Chosen) -> Host:
         config = chosen.config
@@ -242,13 +255,14 @@ class Agent:
         await self.reconciler.open()
         return self.reconciler
 
-    async def _make_devices(self, node: Node, backend: Backend[Any, Any], reconciler: Reconciler) -> bool:
-        """The devices, which need no subnet yet. True if there are any."""
+    async def _make_devices(self, node: Node, backend: Backend[Any, Any]) -> bool:
+        """The devices, which need no subnet yet. True if there are any. Raises CannotStart."""
+        assert self.reconciler is not None
         objects = self._local_objects(backend, node)
         self._claim(node, objects)
-        reconciler.want(LOCAL, objects, LOCAL)
-        await reconciler.settle()
-        for failure in reconciler.state(LOCAL).failures:
+        self.reconciler.want(LOCAL, objects, LOCAL)
+        await self.reconciler.settle()
+        for failure in self.reconciler.state(LOCAL).failures:
             if isinstance(failure.object, Link):
                 raise CannotStart(f"{failure.object.name}: {failure.reason}")
         return any(isinstance(item, Link) for item in objects)
@@ -334,21 +348,53 @@ class Agent:
             ipv6=config.ipv6 is not None,
             own_devices=self._owned.owned.devices,
         ):
-            try:
-                announcement = await _prepare(self.backend, host, self.node.lease, dry_run=False)
-            except CannotStart as error:
-                self._said.say("host", logging.ERROR, str(error))
-                continue
-            before = self.own.wish(self.backend, self.node.host, self.node.announcement)
-            after = self.own.wish(self.backend, host, announcement)
-            node = msgspec.structs.replace(self.node, host=host, announcement=announcement)
-            if after != before:
+            async with self._changing:
                 try:
-                    await self.own.announce(after)
-                except LeaseLost as lost:
-                    log.warning("%s", lost)  # the task that keeps the lease hears of it too, and decides
-                self._announced.set()
-            self._replan(node)
+                    announcement = await _prepare(self.backend, host, self.node.lease, dry_run=False)
+                except CannotStart as error:
+                    self._said.say("host", logging.ERROR, str(error))
+                    continue
+                node = msgspec.structs.replace(self.node, host=host, announcement=announcement)
+                await self._change(node, self.backend)
+
+    async def _follow_chosen(self) -> NoReturn:
+        """Another configuration for what runs: the same subnet, other keys."""
+        while True:
+            self._config_taken.clear()
+            chosen = self.config.chosen
+            if chosen is not None and chosen.backend is not self.backend:
+                async with self._changing:
+                    await self._reconfigure(chosen)
+            await self._config_taken.wait()
+
+    async def _reconfigure(self, chosen: Chosen) -> None:
+        assert self.node is not None
+        assert self.peers is not None
+        lease = self.node.lease
+        try:
+            node = await self._prepared(chosen, self._discover(chosen), lease, lease, dry_run=False)
+        except CannotStart as error:
+            self.config.pending = f"{self.config.source} cannot be applied: {error}"
+            self._said.say("config", logging.ERROR, self.config.pending)
+            self._replan(self.node)
+            return
+        self.peers.reconfigure(node, chosen.backend)
+        await self._change(node, chosen.backend)
+
+    async def _change(self, node: Node, backend: Backend[Any, Any]) -> None:
+        """Tell the peers if they know us otherwise, and plan again."""
+        assert self.node is not None
+        assert self.backend is not None
+        before = self.own.wish(self.backend, self.node.host, self.node.announcement)
+        after = self.own.wish(backend, node.host, node.announcement)
+        self.backend = backend
+        if after != before:
+            try:
+                await self.own.announce(after)
+            except LeaseLost as lost:
+                log.warning("%s", lost)  # the task that keeps the lease hears of it too, and decides
+            self._announced.set()
+        self._replan(node)
 
     def _replan(self, node: Node) -> None:
         """Plan everything again for ``node`` and the lease that we hold now."""

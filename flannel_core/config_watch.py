@@ -33,20 +33,22 @@ class ConfigWatch:
     def __init__(self, state_directory: Path, *, ranges: bool = True) -> None:
         """``ranges`` False: the subnet lengths and bounds are not looked at (with Kubernetes, as Go)."""
         self.chosen: Chosen | None = None
-        """The newest valid configuration until :meth:`freeze`, the one in use from then on."""
+        """The newest valid configuration; once one is in use, the newest that can take its place while all runs."""
         self.source = ""
         self.error: str | None = "there is no network configuration yet"
         """What is wrong with the newest text; None if nothing is."""
         self.pending: str | None = None
-        """What a restart would change, because the configuration changed after it was taken into use."""
+        """What only a restart would change, or why the newest configuration could not be applied."""
         self._state_directory = state_directory
         self._ranges = ranges
-        self._frozen = False
+        self._in_use = False
         self._said = StateLog(log)
 
-    def freeze(self) -> None:
-        """The chosen configuration is in use now; a later one is named and does not replace it."""
-        self._frozen = True
+    def use(self, chosen: Chosen) -> None:
+        """``chosen`` is in use now: only one that fits what runs replaces it."""
+        newest, self.chosen, self._in_use = self.chosen, chosen, True
+        if newest is not None and newest is not chosen:
+            self._weigh(chosen, newest)
 
     def take(self, text: ConfigText) -> None:
         """The newest text, or that there is none."""
@@ -58,15 +60,23 @@ class ConfigWatch:
             self._said.say("config", logging.WARNING, f"Couldn't fetch network config: {error}")
             return
         self.error = None
-        if not self._frozen or self.chosen is None:
+        if not self._in_use or self.chosen is None:
             self.chosen = newest
             self._said.say("config", logging.INFO, f"Found network config - Backend type: {newest.config.backend_type}")
             return
-        changes = describe_change(self.chosen.config, newest.config)
-        self.pending = (
-            f"{text.source} changed; a restart of flanneld applies: {'; '.join(changes)}" if changes else None
-        )
-        if self.pending:
+        self._weigh(self.chosen, newest)
+
+    def _weigh(self, used: Chosen, newest: Chosen) -> None:
+        """Take ``newest`` in place of ``used`` if what runs can follow, else name it."""
+        self.pending = None
+        changes = "; ".join(describe_change(used.config, newest.config))
+        if not changes:
+            self._said.over("config")
+        elif _fits_what_runs(used, newest):
+            self.chosen = newest
+            self._said.say("config", logging.INFO, f"{self.source} changed, applying it: {changes}")
+        else:
+            self.pending = f"{self.source} changed; a restart of flanneld applies: {changes}"
             self._said.say("config", logging.WARNING, self.pending)
 
     def _choose(self, text: ConfigText) -> Chosen:
@@ -81,3 +91,14 @@ class ConfigWatch:
             self._said.say("keys", logging.WARNING, f"{text.source}: Backend has keys that are not known: {names}")
         options = decode_options(config, backend_class, text.source)
         return Chosen(config, backend_class(options, self._state_directory))
+
+
+def _fits_what_runs(old: Chosen, new: Chosen) -> bool:
+    """True if our subnet stays what it is, and everything lives where it does."""
+    return (
+        old.config.networks == new.config.networks
+        and [space and space.subnet_length for space in (old.config.ipv4, old.config.ipv6)]
+        == [space and space.subnet_length for space in (new.config.ipv4, new.config.ipv6)]
+        and old.config.backend_type == new.config.backend_type
+        and type(new.backend).targets is Backend.targets
+    )

@@ -12,7 +12,7 @@ from typing import Any
 
 from .admission import Admission, Delta
 from .backend import Backend, Node, Unreachable
-from .lease import Lease
+from .lease import Lease, Malformed
 from .objects import Object
 from .reconciler.engine import Reconciler
 from .store import Change, Snapshot
@@ -93,6 +93,20 @@ class Peers:
         if not self._reconciler.pruning:
             self._reconciler.pruning = True
 
+    def reconfigure(self, node: Node, backend: Backend[Any, Any]) -> None:
+        """Another configuration, or other keys of the backend: judge every entry anew, ask about every peer again."""
+        before = self.admission
+        self.admission = Admission(node.config, backend, node.lease)
+        self._backend = backend
+        entries = before.entries
+        self.admission.replace(
+            [entry for entry in entries if isinstance(entry, Lease)],
+            [entry for entry in entries if isinstance(entry, Malformed)],
+        )
+        for key in before.admitted.keys() - self.admission.admitted.keys():
+            self._drop(key)
+        self.replan(node)
+
     def replan(self, node: Node) -> None:
         """This host changed (address, MTU, lease): ask the backend about every peer again."""
         self._node = node
@@ -107,10 +121,13 @@ class Peers:
                 break
             log.warning("Lease %s is refused: %s", refused.key, refused.reason)
         for key in delta.withdrawn:
-            self.unreachable.pop(key, None)
-            self._reconciler.unwant(key)
+            self._drop(key)
         for key, lease in delta.admitted.items():
             self._want(key, lease)
+
+    def _drop(self, key: str) -> None:
+        self.unreachable.pop(key, None)
+        self._reconciler.unwant(key)
 
     def _want(self, key: str, lease: Lease) -> None:
         wanted: list[Object] = []

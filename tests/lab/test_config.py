@@ -73,3 +73,69 @@ def test_an_external_mtu_that_changes_reaches_subnet_env_and_the_device(lab):
     a.run("ip link set eth0 mtu 1400")
     lab.eventually(lambda: a.env.mtu == 1350)
     lab.eventually(lambda: a.run("cat /sys/class/net/flannel.1/mtu") == "1350\n")
+
+
+def vxlan(**keys):
+    return {"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", **keys}}
+
+
+def test_a_changed_mtu_is_applied_without_a_restart(lab):
+    a, b = lab.hosts(2)
+    lab.set_config(vxlan(MTU=1400))
+    lab.eventually(lambda: a.env.mtu == b.env.mtu == 1350)
+    lab.eventually(lambda: a.run("cat /sys/class/net/flannel.1/mtu") == "1350\n")
+    with a.pinging(b) as pings:
+        lab.set_config(vxlan())
+        lab.eventually(lambda: a.env.mtu == b.env.mtu == 1450)
+    assert pings.lost == 0
+
+
+def test_direct_routing_is_switched_on_and_off_under_a_running_ping(lab):
+    a, b = lab.hosts(2)
+    lab.eventually(lambda: a.pings(b))
+    with a.pinging(b) as pings:
+        lab.set_config(vxlan(DirectRouting=True))
+        lab.eventually(lambda: "dev eth0" in a.run(f"ip route show {b.subnet}"))
+        lab.eventually(lambda: not a.run("bridge fdb show dev flannel.1"))
+        lab.set_config(vxlan())
+        lab.eventually(lambda: "dev flannel.1" in a.run(f"ip route show {b.subnet}"))
+    assert pings.lost == 0
+
+
+def test_another_vni_moves_everything_to_another_device_and_leaves_nothing_of_the_old(lab):
+    a, b = lab.hosts(2)
+    mac = a.run("cat /sys/class/net/flannel.1/address")
+    lab.set_config(vxlan(VNI=7))
+    lab.eventually(lambda: a.pings(b) and b.pings(a))
+    lab.eventually(lambda: "flannel.1:" not in a.run("ip link"))
+    assert a.run("cat /sys/class/net/flannel.7/address") == mac
+    lab.eventually(lambda: a.plan() == [] and a.status().problems == ())
+
+
+def test_another_network_is_for_a_restart_and_named_until_then(lab):
+    a, b = lab.hosts(2)
+    subnet = a.subnet
+    lab.set_config({"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan"}})
+    said = lab.eventually(lambda: a.status().problems)
+    assert 'a restart of flanneld applies: Network: "10.5.0.0/16" -> "10.6.0.0/16"' in said[0]
+    assert a.subnet == subnet
+    assert a.pings(b)
+    for host in (a, b):
+        host.restart()
+    lab.wait_until_ready([a, b])
+    lab.eventually(lambda: a.pings(b))
+    assert str(a.subnet).startswith("10.6.")
+    lab.eventually(lambda: "10.5." not in a.run("ip route"))
+
+
+def test_another_backend_after_a_restart_leaves_nothing_of_the_old(lab):
+    a, b = lab.hosts(2)
+    subnet = a.subnet
+    lab.set_config(GOOD)
+    lab.eventually(lambda: 'Backend.Type: "vxlan" -> "host-gw"' in "".join(a.status().problems))
+    for host in (a, b):
+        host.restart()
+    lab.wait_until_ready([a, b])
+    lab.eventually(lambda: a.pings(b))
+    assert a.subnet == subnet
+    lab.eventually(lambda: "flannel.1" not in a.run("ip link"))
