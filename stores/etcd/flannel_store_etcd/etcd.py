@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import math
 import random
 import time
@@ -41,8 +40,6 @@ from .endpoints import Tls, parse_endpoints
 from .keys import Keys, shown
 from .records import FOREVER, Records, Written
 from .watch import QUIET_SECONDS, Event, Listing
-
-log = logging.getLogger(__name__)
 
 DEFAULT_TTL = 86_400
 """Seconds: the 24 hours of Go flannel (subnetTTL in pkg/subnet/etcd)."""

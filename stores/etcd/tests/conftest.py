@@ -163,15 +163,13 @@ def complaint() -> Callable[[SubnetStore[Any]], Any]:
 
 
 class Proxy:
-    """A TCP proxy in front of one member, to cut, to deafen and to look into what passes."""
+    """A TCP proxy in front of one member, to cut and to deafen."""
 
     def __init__(self, target: str) -> None:
         host, _, port = target.rpartition("/")[2].rpartition(":")
         self._target = (host, int(port))
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        self.to_server = bytearray()
-        """What clients have sent so far."""
         self._sockets: list[socket.socket] = []
         self._open = True
         self._passing = threading.Event()
@@ -213,17 +211,16 @@ class Proxy:
             except OSError:
                 return
             self._sockets += (client, server)
-            for one, other, seen in ((client, server, self.to_server), (server, client, bytearray())):
-                one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                threading.Thread(target=self._pump, args=(one, other, seen), daemon=True).start()
+            for one, other in ((client, server), (server, client)):
+                threading.Thread(target=self._pump, args=(one, other), daemon=True).start()
             if not self._open:
                 self.cut()
 
-    def _pump(self, source: socket.socket, sink: socket.socket, seen: bytearray) -> None:
+    def _pump(self, source: socket.socket, sink: socket.socket) -> None:
         try:
+            source.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             while data := source.recv(65536):
                 self._passing.wait()
-                seen += data
                 sink.sendall(data)
         except OSError:
             pass

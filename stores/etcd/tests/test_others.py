@@ -155,6 +155,8 @@ async def test_a_renewal_is_a_grant_and_a_put_that_watchers_hear(agent: Any, raw
     async with agent(lease_ttl=1) as store, agent() as peer, watching(peer, 5) as watcher:
         lease = await store.acquire(Request(IPV4, host(1)))
         before = raw.kvs(key(prefix, lease.key))[0]
+        renewed: list[Lease] = []
+        store.on_renewal = renewed.append
         keeping = asyncio.create_task(store.keep(lease, 0.5))
         await watcher.until(lambda w: len(w.changes) >= 2, 5)
         keeping.cancel()
@@ -162,6 +164,8 @@ async def test_a_renewal_is_a_grant_and_a_put_that_watchers_hear(agent: Any, raw
         assert after["value"] == before["value"]
         assert after["lease"] != before["lease"]
         assert after["create_revision"] == before["create_revision"]
+        assert renewed[-1].revision == int(after["mod_revision"])
+        assert renewed[-1].expires > lease.expires
 
 
 async def test_a_lease_that_was_deleted_and_made_anew_by_another_is_lost(agent: Any, raw: Any, prefix: str) -> None:
