@@ -71,7 +71,9 @@ def encode_lease(lease: Lease) -> bytes:
     Data is raw JSON. Raises ValueError if it is not, or if the whole exceeds MAX_VALUE_BYTES.
     """
     public4 = _UNSPECIFIED4 if lease.ipv4 is None else lease.ipv4.public_ip
-    public6 = "null" if lease.ipv6 is None else f'"{_ipv6_text(lease.ipv6.public_ip)}"'
+    address6 = _UNSPECIFIED6 if lease.ipv6 is None else lease.ipv6.public_ip
+    # Go's alloc leaves it null even where the key names an IPv6 subnet.
+    public6 = "null" if address6 == _UNSPECIFIED6 else f'"{_ipv6_text(address6)}"'
     value = f'{{"PublicIP":"{public4}","PublicIPv6":{public6}'.encode()
     if lease.backend_type:
         value += b',"BackendType":' + _escape_html(msgspec.json.encode(lease.backend_type))
