@@ -240,7 +240,7 @@ class OwnLeaseChecks(StoreKit):
             for number in range(1, 11):
                 lease = await store.acquire(Request(ONE, host(number)))
                 await store.release(lease.subnets[0])
-            assert await entries(store) == {}
+                assert await entries(store) == {}
 
     @check("release")
     async def test_releasing_what_nobody_holds_is_refused_by_name(self, place: Any) -> None:

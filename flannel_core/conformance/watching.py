@@ -65,7 +65,7 @@ class Watcher:
                     self._heard.clear()
                     await self._heard.wait()
         except TimeoutError:
-            raise AssertionError(f"not within {seconds} s; heard was:\n{self._said()}") from None
+            raise AssertionError(f"not within {seconds:g} s; heard was:\n{self._said()}") from None
 
     def _said(self) -> str:
         return "\n".join(map(str, self.events)) or "nothing"

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from flannel_core.conformance.stores import StoreConformance
-from flannel_core.store import StoreContext
+from flannel_core.store import StoreContext, SubnetStore
 from flannel_store_sqlite.sqlite import SqliteOptions, SqliteStore
 
 PUT = "INSERT INTO leases (key, value) VALUES (?, CAST(? AS TEXT)) ON CONFLICT DO UPDATE SET value = excluded.value"
@@ -20,8 +20,8 @@ def files_in(directory: Path) -> dict[str, bytes]:
 class TestConformance(StoreConformance):
     store_class = SqliteStore
 
-    def make_store(self, place: Path, *, lease_ttl: int = 86_400, dry_run: bool = False) -> SqliteStore:
-        return SqliteStore(
+    def make_store(self, place: Path, *, lease_ttl: int = 86_400, dry_run: bool = False) -> SubnetStore[Any]:
+        return self.store_class(
             SqliteOptions(str(place / "flannel.sqlite"), lease_ttl), StoreContext(place, dry_run=dry_run)
         )
 
