@@ -8,7 +8,7 @@ changed only. Our own lease counts as the oldest of all and is no peer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from heapq import heappop, heappush
 from typing import Any
 
@@ -60,7 +60,8 @@ class Admission:
         self._claims: dict[str, tuple[_Claim, ...]] = {}
         """What is judged against the others, IPv4 first."""
         self._claimants = _Index()
-        self._holders = _Index()
+        self._holders: Multimap[object, _Claim] = Multimap()
+        """Identity -> the admitted claim. Of any number of claimants of one identity a decision then looks at one."""
         self._queue = _Queue()
         self._dirty: set[str] = set()
         self._own: Lease | None = None
@@ -171,8 +172,13 @@ class Admission:
         self._claimants.remove(claim)
         self._queue.drop(claim)
         if claim.admitted:
-            self._holders.remove(claim)
+            self._hold(claim, False)
             self._queue.extend(self._younger(claim))
+
+    def _hold(self, claim: _Claim, admitted: bool) -> None:
+        claim.admitted = admitted
+        for identity in claim.identities:
+            (self._holders.add if admitted else self._holders.remove)(identity, claim)
 
     def _younger(self, claim: _Claim) -> list[_Claim]:
         return [other for other in self._claimants.clashing(claim) if other.age > claim.age]
@@ -185,8 +191,7 @@ class Admission:
                 self._dirty.add(claim.key)
             claim.refusal = refusal
             if claim.admitted != (refusal is None):
-                claim.admitted = refusal is None
-                (self._holders.add if claim.admitted else self._holders.remove)(claim)
+                self._hold(claim, refusal is None)
                 self._dirty.add(claim.key)
                 self._queue.extend(self._younger(claim))
         return self._delta()
@@ -194,7 +199,10 @@ class Admission:
     def _refusal(self, claim: _Claim) -> str | None:
         if not claim.own and claim.endpoint.public_ip in self._own_addresses:
             return f"its public address {claim.endpoint.public_ip} is our own"
-        older = (other for other in self._holders.clashing(claim) if other.age < claim.age)
+        rivals = {other for other in self._claimants.overlapping(claim) if other.admitted}
+        for identity in claim.identities:
+            rivals.update(self._holders.get(identity))
+        older = (other for other in rivals if other.key != claim.key and other.age < claim.age)
         holder = min(older, key=lambda other: other.age, default=None)
         return None if holder is None else claim.clash(holder)
 
@@ -304,9 +312,13 @@ class _Index:
         for identity in claim.identities:
             self._identities.remove(identity, claim)
 
+    def overlapping(self, claim: _Claim) -> Iterator[_Claim]:
+        """The claims whose subnet overlaps that of ``claim``, itself among them."""
+        return self._subnets[claim.family].overlapping(claim.subnet)
+
     def clashing(self, claim: _Claim) -> set[_Claim]:
         """The claims of other leases that overlap ``claim`` or share an identity with it."""
-        found = set(self._subnets[claim.family].overlapping(claim.subnet))
+        found = set(self.overlapping(claim))
         for identity in claim.identities:
             found.update(self._identities.get(identity))
         return {other for other in found if other.key != claim.key}

@@ -101,7 +101,8 @@ def decode_lease(key: str, value: bytes, *, created: int, revision: int, expires
             ipv4 = Endpoint(subnet4, public4, _data(attributes.data))
         if subnet6 is not None:
             ipv6 = Endpoint(subnet6, _ipv6(attributes.public_ipv6), _data(attributes.v6_data))
-        # One string for all peers: most have the same type.
+        # One string for all peers, one number for a lease that was written once: there may be thousands.
+        revision = created if revision == created else revision
         backend_type = sys.intern(attributes.backend_type or "")
         return Lease(key, backend_type, ipv4, ipv6, created, revision, expires)
     except MalformedLease as error:

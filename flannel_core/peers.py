@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from .admission import Admission, Delta
 from .backend import Backend, Node, Unreachable
 from .lease import Lease, Malformed
@@ -24,6 +26,16 @@ PRUNE_HOLD_OFF_SECONDS = 60.0
 need time to write their leases again, and a route to a host that is about to return must not be lost meanwhile."""
 LOGGED_AT_ONCE = 10
 """Lines: a store full of another backend's leases must not fill the log."""
+
+
+class LeaseCause(msgspec.Struct, frozen=True, gc=False):
+    """Why a peer's objects are wanted, put into words only when somebody asks."""
+
+    key: str
+    revision: int
+
+    def __str__(self) -> str:
+        return f"lease {self.key} revision {self.revision}"
 
 
 class Peers:
@@ -141,4 +153,4 @@ class Peers:
             self.unreachable[key] = tuple(reasons)
         else:
             self.unreachable.pop(key, None)
-        self._reconciler.want(key, wanted, f"lease {key} revision {lease.revision}")
+        self._reconciler.want(key, wanted, LeaseCause(key, lease.revision))

@@ -24,7 +24,7 @@ class Claim(msgspec.Struct, gc=False):
 
 
 class _Owner(msgspec.Struct, gc=False):
-    cause: str
+    cause: object
     identities: tuple[Identity, ...]
 
 
@@ -57,9 +57,9 @@ class Desired:
 
     def cause(self, claim: Claim) -> str:
         """Why it is wanted, in its first owner's words."""
-        return self._owners[claim.owner].cause
+        return str(self._owners[claim.owner].cause)
 
-    def replace(self, owner: str, objects: Iterable[Object], cause: str) -> list[Identity]:
+    def replace(self, owner: str, objects: Iterable[Object], cause: object) -> list[Identity]:
         """``owner`` wants exactly ``objects`` from now on; of two with one identity, the first. Returns the identities
         of which something else is wanted than before."""
         wanted: dict[Identity, Object] = {}

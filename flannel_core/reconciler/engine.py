@@ -87,8 +87,9 @@ class Reconciler:
 
     # --- what is wanted ------------------------------------------------------------------------------------------
 
-    def want(self, owner: str, objects: Iterable[Object], cause: str) -> None:
-        """``owner`` wants exactly ``objects`` from now on, because of ``cause`` (``lease 10.5.3.0-24 revision 17``).
+    def want(self, owner: str, objects: Iterable[Object], cause: object) -> None:
+        """``owner`` wants exactly ``objects`` from now on, because of ``cause``, which ``str`` puts into words (``lease
+        10.5.3.0-24 revision 17``).
 
         Owners may share an object. Where two want one identity otherwise, the first has its way; the other is told by
         its ``state``, and has its way when the first is gone.
