@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -160,7 +161,8 @@ class Writer:
 
     def _record_puts(self, puts: Sequence[Put]) -> None:
         picture, now = self._picture, _now()
-        done: dict[Action, list[tuple[Object, str, str]]] = {}
+        told: dict[Action, list[tuple[Object, str, str]]] = {}
+        made: Counter[Action] = Counter()
         for put in puts:
             identity = put.object.identity
             claim = picture.desired.get(identity)
@@ -169,13 +171,15 @@ class Writer:
                 self.repairs += 1
                 self.hold_off.repaired(identity, now)
             action: Action = "repair" if by is not None else "change" if put.previous is not None else "put"
-            cause = picture.desired.cause(claim) if claim else UNWANTED
-            done.setdefault(action, []).append((put.object, cause, by or ""))
+            made[action] += 1
+            if made[action] <= SHOWN:  # words for the others would be made to be thrown away
+                cause = picture.desired.cause(claim) if claim else UNWANTED
+                told.setdefault(action, []).append((put.object, cause, by or ""))
             picture.wrote(put.object)
             self._retries.clear(identity)
         self.writes += len(puts)
-        for action, items in done.items():
-            self._report(action, items)
+        for action, items in told.items():
+            self._report(action, items, made[action])
 
     # --- removals ------------------------------------------------------------------------------------------------
 
@@ -239,15 +243,16 @@ class Writer:
                 news.append((failure.object, failure.reason, ""))
         self._report("failed", news)
 
-    def _report(self, action: Action, items: Sequence[tuple[Object, str, str]]) -> None:
-        """Into the journal and the log, the first of many by name."""
+    def _report(self, action: Action, items: Sequence[tuple[Object, str, str]], total: int | None = None) -> None:
+        """Into the journal and the log, the first of many by name. ``items`` may be no more than those of ``total``."""
         level = {"failed": logging.WARNING, "repair": logging.INFO}.get(action, logging.DEBUG)
         for item, cause, by in items[:SHOWN]:
             text = item.describe()
             self._journal.add(action, text, cause, by)
             log.log(level, "%s: %s (%s%s)", action, text, cause, f"; it was {by}" if by else "")
-        if len(items) > SHOWN:
-            text = f"{len(items) - SHOWN} more objects"
+        more = (len(items) if total is None else total) - SHOWN
+        if more > 0:
+            text = f"{more} more objects"
             self._journal.add(action, text, items[-1][1])
             log.log(level, "%s: %s", action, text)
 
