@@ -45,6 +45,8 @@ TICK_SECONDS = 1.0
 """How often what nothing notifies is looked at: subnet.env, the store's silence, the hold-off of removals."""
 STORE_SILENCE_SECONDS = 300.0
 """A store that has not answered for this long makes /readyz false. Forwarding goes on."""
+BLACKHOLE_METRIC = 65535
+"""Behind every other route to our subnet: the container bridge has one to the very same destination at metric 0."""
 LOCAL = "this host"
 """Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
 hold no space."""
@@ -288,7 +290,9 @@ class Agent:
             if node.config.ipv6:
                 objects.append(Sysctl("net/ipv6/conf/all/forwarding", "1"))
         if self.options.ip_blackhole_route and node.lease:
-            objects += [Route(str(subnet), None, type="blackhole") for subnet in node.lease.subnets]
+            objects += [
+                Route(str(subnet), None, type="blackhole", metric=BLACKHOLE_METRIC) for subnet in node.lease.subnets
+            ]
         return objects
 
     # --- what keeps changing -------------------------------------------------------------------------------------

@@ -205,3 +205,12 @@ def test_a_dry_run_beside_the_running_agent_finds_nothing_to_do(lab):
     a, _ = lab.hosts(2)
     lab.eventually(lambda: a.plan() == [])
     assert a.attempt(dry_run=True).output.splitlines()[-1] == "nothing to do"
+
+
+def test_what_no_pod_has_is_dropped_here_if_asked_for(lab):
+    a, b = lab.hosts(2, ipv6=True)
+    lab.eventually(lambda: b.pings(a))
+    a.restart(ip_blackhole_route=True)
+    lab.eventually(lambda: f"blackhole {a.subnet} proto 76 metric 65535" in a.run("ip route"))
+    lab.eventually(lambda: f"blackhole {a.subnet6} dev lo proto 76 metric 65535" in a.run("ip -6 route"))
+    lab.eventually(lambda: b.pings(a) and a.status().problems == ())
