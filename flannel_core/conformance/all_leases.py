@@ -11,7 +11,7 @@ import pytest
 from flannel_core.lease import Endpoint, Lease, Malformed
 from flannel_core.store import Alive, OutOfSubnets, Request, Snapshot, StoreUnavailable
 
-from .store_kit import GO_LEASE, IPV4, MALFORMED, ONE, StoreKit, check, entries, host
+from .store_kit import GO_LEASE, IPV4, MALFORMED, ONE, OUT_OF_THE_WAY, StoreKit, check, entries, host
 from .watching import Standing, by_key, told, watching
 
 
@@ -44,7 +44,7 @@ class AllLeasesChecks(StoreKit):
     @check()
     async def test_a_watcher_that_missed_something_gets_a_snapshot(self, place: Any) -> None:
         async with self.store(place) as store, self.store(place) as peer:
-            lease = await store.acquire(Request(IPV4, host(1)))
+            lease = await store.acquire(Request(IPV4, OUT_OF_THE_WAY))
             async with watching(peer, self.patience) as watcher:
                 await self.write_unheard(place, "10.5.99.0-24", GO_LEASE)
                 await watcher.until(lambda w: len(w.snapshots) == 2, 3 * self.patience)
@@ -63,7 +63,7 @@ class AllLeasesChecks(StoreKit):
     @check()
     async def test_an_entry_of_a_go_node_is_a_lease(self, place: Any) -> None:
         async with self.store(place) as store, watching(store, self.patience) as watcher:
-            await store.acquire(Request(IPV4, host(1)))
+            await store.acquire(Request(IPV4, OUT_OF_THE_WAY))
             await self.write_raw(place, "10.5.99.0-24", GO_LEASE)
             await watcher.until(lambda w: "10.5.99.0-24" in w.view, self.patience)
             lease = watcher.view["10.5.99.0-24"]
@@ -74,7 +74,7 @@ class AllLeasesChecks(StoreKit):
     @check()
     async def test_a_malformed_entry_is_named_and_harms_nobody(self, place: Any, value: bytes) -> None:
         async with self.store(place) as store, self.store(place) as peer:
-            lease = await store.acquire(Request(IPV4, host(1)))
+            lease = await store.acquire(Request(IPV4, OUT_OF_THE_WAY))
             async with watching(peer, self.patience) as watcher:
                 await self.write_raw(place, "10.5.7.0-24", value)
                 await watcher.until(lambda w: isinstance(w.view.get("10.5.7.0-24"), Malformed), self.patience)
@@ -132,7 +132,7 @@ class AllLeasesChecks(StoreKit):
     @check("list")
     async def test_the_list_is_the_snapshot(self, place: Any) -> None:
         async with self.store(place) as store:
-            await store.acquire(Request(IPV4, host(1)))
+            await store.acquire(Request(IPV4, OUT_OF_THE_WAY))
             await self.write_raw(place, "10.5.7.0-24", b"")
             first = await anext(aiter(store.leases()))
             assert isinstance(first, Snapshot)

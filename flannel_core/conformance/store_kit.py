@@ -49,6 +49,8 @@ def host(number: int, **more: Any) -> Wish:
     )
 
 
+OUT_OF_THE_WAY = host(1, previous_subnets=(IPv4Network("10.5.1.0/24"),))
+"""The wish of host 1 where a check writes entries of its own: it must not draw one of their subnets."""
 GO_LEASE = b'{"PublicIP":"192.0.2.99","PublicIPv6":null,"BackendType":"vxlan","BackendData":{"VNI":1}}'
 """As a Go node writes it."""
 MALFORMED = {

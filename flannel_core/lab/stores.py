@@ -87,10 +87,12 @@ class EtcdLabStore(LabStore):
 def lab_store(
     name: str, directory: Path, namespace: str, environment: Mapping[str, str], *, members: int = 1
 ) -> LabStore:
-    """A new, empty store in ``directory``. One that is a server runs in ``namespace`` with ``environment``, of so many
-    ``members``. Raises LabError for one that the lab cannot start."""
-    if name == "sqlite":
-        return LabStore(name, {"file": str(directory / "flannel.sqlite")}, directory)
+    """A new, empty store in ``directory``. etcd runs in ``namespace`` with ``environment``, of so many ``members``; any
+    other is given its option ``file``. Raises LabError for one that has none."""
     if name == "etcd":
         return EtcdLabStore(directory, namespace, environment, members)
-    raise LabError(f"the lab cannot start a store {name!r}; it can: sqlite, etcd")
+    if any(field.name == "file" for field in msgspec.structs.fields(load_store(name).Options)):
+        return LabStore(name, {"file": str(directory / f"flannel.{name}")}, directory)
+    raise LabError(
+        f"the lab cannot start a store {name!r}: it starts etcd, and uses any that has an option --{name}-file"
+    )
