@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import configparser
+import re
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -45,5 +46,9 @@ class TestPlugin:
     def test_tox_has_an_environment_for_it_alone(self, plugin: Path) -> None:
         tox = configparser.ConfigParser(interpolation=None)
         tox.read(ROOT / "tox.ini")
-        assert plugin.name in tox["tox"]["env_list"].split(", ")
-        assert f"pytest {plugin.parent.name}/{{env_name}}" in tox["testenv"]["commands"]
+        pythons, _, rest = tox["tox"]["env_list"].partition("-{")
+        assert pythons == "py3{11,12,13,14}"
+        assert plugin.name in rest.partition("}")[0].split(",")
+        settings = tox["testenv"]["set_env"]
+        assert re.search(rf"^(.*,)?{plugin.name}(,.*)?: KIND = {plugin.parent.name.removesuffix('s')}$", settings, re.M)
+        assert f"\n{plugin.name}: NAME = {plugin.name}\n" in f"{settings}\n"
