@@ -102,8 +102,9 @@ def test_a_lease_that_another_host_took_ends_its_former_owner_as_in_go(lab):
     assert b.ready()
 
 
-def test_a_host_whose_address_changes_keeps_its_subnet_and_is_found_again(lab):
-    a, b = lab.hosts(2, backend="vxlan")
+@pytest.mark.parametrize("store", ["sqlite", "etcd"])
+def test_a_host_whose_address_changes_keeps_its_subnet_and_is_found_again(lab, store):
+    a, b = lab.hosts(2, backend="vxlan", store=store)
     lab.eventually(lambda: a.pings(b) and b.pings(a))
     subnet = a.subnet
     a.run(f"ip addr del {a.machine.ipv4} dev eth0")

@@ -170,6 +170,7 @@ class EtcdStore(SubnetStore[EtcdOptions]):
 
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
         self._may_write()
+        self._client.start_over()
         for _ in range(TRIES):
             async with self._own_turn:
                 record = await self._records.find(lease.key)
