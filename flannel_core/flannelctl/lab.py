@@ -37,6 +37,7 @@ def lab(
     hosts: Annotated[int, Parameter(validator=Number(gte=1, lte=MOST_MACHINES))] = 3,
     backend: str = "vxlan",
     store: str = "sqlite",
+    members: Annotated[int, Parameter(validator=Number(gte=1, lte=7))] = 1,
     family: Family = "ipv4",
     keep: bool = False,
     json: bool = False,
@@ -54,6 +55,8 @@ def lab(
         How packets move: Backend.Type of net-conf.json.
     store
         Where the leases live.
+    members
+        How many servers the store has, where it has servers (etcd).
     family
         The address families that are on.
     keep
@@ -69,7 +72,7 @@ def lab(
     failure = ""
     with _signals_leave_in_order(), _progress() as progress, Lab(progress) as the_lab:
         try:
-            the_lab.hosts(hosts, backend=backend, store=store, ipv4=ipv4, ipv6=ipv6)
+            the_lab.hosts(hosts, backend=backend, store=store, members=members, ipv4=ipv4, ipv6=ipv6)
             results = the_lab.ping_table()
             failure = "\n".join(host.explain() for host in the_lab.all_hosts if _unreached(host, results))
         except LabError as error:
