@@ -35,9 +35,9 @@ class IptablesTarget(Target):
     """Rules of ours are those of the recorded networks, in the chains that every flannel uses; what other networks or
     strangers have there stays.
 
-    Read every ``seconds``. Only the programs of the wanted families are asked, and those under which something of ours
-    was found; the others, and the variant that the host does not use, when there is reason to think that something was
-    left there. A program that is missing or fails is one whose objects fail: the other family goes on.
+    Read every ``seconds``: the host's own program of each family, and the legacy variant beside one of nft if it has
+    any table; the nft variant beside a legacy one when there is reason to think that something was left there. A
+    program that is missing or fails is one whose objects fail: the other family goes on.
     """
 
     name: ClassVar[str] = "iptables"
@@ -56,21 +56,22 @@ class IptablesTarget(Target):
         """Always reads all: nothing of it lies on a device."""
         self.scope = scope
         wanted = {str(identity[1]) for identity in scope.wanted if identity[0] == IptablesRules.kind}
-        programs = wanted | self._holding
         if self._leftovers_unknown:
             self._installed = await _Installed.found()
-            programs |= self._installed.programs
-        programs |= self._installed.legacy_in_use
+        asked = wanted | self._holding | self._installed.in_use
+        if self._leftovers_unknown:
+            asked |= self._installed.unused
+        programs = sorted(asked, key=lambda program: (program.startswith("ip6"), program))
         saves = await asyncio.gather(*(_save(program) for program in programs))
         self.saved = {program: saved for program, saved in zip(programs, saves, strict=True) if saved is not None}
-        found = [item for program in sorted(self.saved) for item in self._ours_in(program)]
+        found = [item for program in self.saved for item in self._ours_in(program)]
         self._holding = {item.program for item in found}
         self._leftovers_unknown = not wanted <= self._holding  # the host may have changed to another variant
         return [Actual(item) for item in found]
 
-    def has_nft_variant(self, program: str) -> bool:
-        """True if it was read and keeps its rules where nft shows them."""
-        return program in self.saved and program in self._installed.nft_variants
+    def shows_what_nft_has(self, program: str) -> bool:
+        """True if it was read, and keeps its rules where nft shows them as well."""
+        return program in self.saved and f"{program}-nft" not in self._installed.unused
 
     async def watch(self, scope: Scope) -> AsyncIterator[Changed | Unknown]:
         """Nothing notifies."""
@@ -164,33 +165,38 @@ async def _save(program: str) -> dict[str, SavedTable] | None:
 
 
 class _Installed(msgspec.Struct, frozen=True):
-    """What can be asked for rules. ``programs``: one of each family, and the nft variant where the host uses the legacy
-    one; ``legacy``: the legacy variant where it uses the nft one; ``nft_variants``: those of ``programs`` that are."""
+    """What can be asked for rules. ``programs``: the host's own of each family; ``legacy``: the legacy variants beside
+    those of nft; ``unused``: the nft variants beside those that are legacy."""
 
     programs: frozenset[str] = frozenset()
     legacy: frozenset[str] = frozenset()
-    nft_variants: frozenset[str] = frozenset()
+    unused: frozenset[str] = frozenset()
 
     @classmethod
     async def found(cls) -> Self:
-        programs, legacy, nft_variants = set[str](), set[str](), set[str]()
-        for program in filter(find, IPTABLES.values()):
-            programs.add(program)
-            try:
-                is_nft = "nf_tables" in await run(program, "--version")
-            except ProgramFailed:
-                continue
-            if is_nft:
-                nft_variants.add(program)
-            other, others = (f"{program}-legacy", legacy) if is_nft else (f"{program}-nft", programs)
-            if find(f"{other}-save"):
-                others.add(other)
-        return cls(frozenset(programs), frozenset(legacy), frozenset(nft_variants))
+        programs = set(filter(find, IPTABLES.values()))
+        nft = {program for program in programs if await _is_nft_variant(program)}
+        legacy = {f"{program}-legacy" for program in nft}
+        unused = {f"{program}-nft" for program in programs - nft}
+        return cls(
+            *(
+                frozenset(program for program in group if find(f"{program}-save"))
+                for group in (programs, legacy, unused)
+            )
+        )
 
     @property
-    def legacy_in_use(self) -> set[str]:
-        """Legacy variants that have a table in this network namespace. Asking for that loads no module."""
-        return {program for program in self.legacy if _has_content(LEGACY_TABLES[program])}
+    def in_use(self) -> set[str]:
+        """The host's own, and a legacy variant that has a table in this network namespace: asking for that loads no
+        module."""
+        return {*self.programs, *(program for program in self.legacy if _has_content(LEGACY_TABLES[program]))}
+
+
+async def _is_nft_variant(program: str) -> bool:
+    try:
+        return "nf_tables" in await run(program, "--version")
+    except ProgramFailed:
+        return False
 
 
 def _has_content(path: Path) -> bool:

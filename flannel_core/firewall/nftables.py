@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from typing import ClassVar
 
+import msgspec
+
 from ..objects import Object
 from ..target import Actual, Changed, Failure, Put, Scope, Target, Unknown
 from .chains import foreign_in, merged, networks_in, rules_of
@@ -86,27 +88,34 @@ class NftablesTarget(Target):
             NftablesRules(family, network, rules_of(postrtg, network), rules_of(forward, network), table.intact)
             for network in sorted(networks.intersection(self.scope.networks))
         ]
-        if (NftablesRules.kind, family, "") in self.scope.wanted or (not found and self._is_left_over(family)):
+        nobodys = (NftablesRules.kind, family, "")
+        if nobodys in self.scope.wanted or (not found and table.is_empty and not self._is_kept(family, self._tables)):
             found.append(NftablesRules(family, intact=table.intact))
         return found
 
-    def _is_left_over(self, family: NftFamily) -> bool:
-        """True for an empty table that we do not want and that no other flannel keeps beside one with rules."""
-        others = [
-            networks_in(chain).difference(self.scope.networks) or foreign_in(chain)
-            for table in self._tables.values()
-            for chain in table.chains.values()
-        ]
-        wanted = any(identity[1] == family for identity in self.scope.wanted)
-        return not wanted and self._tables[family].is_empty and not any(others)
+    def _is_kept(self, family: NftFamily, tables: Mapping[NftFamily, NftTable]) -> bool:
+        """True if the table of ``family`` stays even when nothing is in it: we want it, or another flannel has rules in
+        one of the two, and so wants both."""
+        if any(identity[:2] == (NftablesRules.kind, family) for identity in self.scope.wanted):
+            return True
+        chains = (chain for table in tables.values() for chain in table.chains.values())
+        return any(networks_in(chain).difference(self.scope.networks) for chain in chains)
 
     async def _change(self, wishes: Sequence[Wish]) -> list[Failure]:
+        """Reads anew, because what others have in the tables is written along."""
         families = list(dict.fromkeys(item.family for item, _ in wishes))
         try:
-            tables = parse_tables(await _listed(families))
+            tables = parse_tables(await _listed())
             lines: list[str] = []
             for family in families:
-                lines += _changes(family, tables.get(family), [wish for wish in wishes if wish[0].family == family])
+                table = tables.setdefault(family, NftTable(family, intact=False))
+                before = msgspec.structs.replace(table, chains=dict(table.chains))
+                for item, wanted in wishes:
+                    if item.family == family:
+                        _apply(table, item, wanted=wanted)
+                kept = self._is_kept(family, tables)
+                if table != before or not table.intact or (table.is_empty and not kept):
+                    lines += table_changes(table, kept=kept)
             if lines:
                 await run("nft", "-f", "-", input="".join(f"{line}\n" for line in lines))
         except ProgramFailed as error:
@@ -117,25 +126,16 @@ class NftablesTarget(Target):
         return []
 
 
-def _changes(family: NftFamily, present: NftTable | None, wishes: Sequence[Wish]) -> list[str]:
-    """The lines that make it so; none if it is."""
-    table = present or NftTable(family)
-    before = {name: list(lines) for name, lines in table.chains.items()}
-    for item, wanted in wishes:
-        for name, rules in (("postrtg", item.postrtg), ("forward", item.forward)):
-            table.set_chain(name, merged(table.chains.get(name, []), item.network, rules if wanted else ()))
-    stays = any(wanted for _, wanted in wishes)
-    if present is not None and present.intact and before == table.chains and (stays or not table.is_empty):
-        return []
-    return table_changes(table, wanted=stays)
+def _apply(table: NftTable, item: NftablesRules, *, wanted: bool) -> None:
+    for name, rules in (("postrtg", item.postrtg), ("forward", item.forward)):
+        table.set_chain(name, merged(table.chains.get(name, []), item.network, rules if wanted else ()))
 
 
-async def _listed(families: Sequence[NftFamily]) -> str:
-    """Flannel's tables of these families, as far as there are any."""
-    names = await run("nft", "list", "tables")
-    present = [f"table {family} {TABLES[family]}" for family in families]
-    present = [name for name in present if name in names.splitlines()]
-    return await _list(f"list {name}" for name in present)
+async def _listed() -> str:
+    """Flannel's tables, as far as there are any."""
+    names = (await run("nft", "list", "tables")).splitlines()
+    ours = (f"table {family} {name}" for family, name in TABLES.items())
+    return await _list(f"list {name}" for name in ours if name in names)
 
 
 async def _list(commands: Iterable[str]) -> str:

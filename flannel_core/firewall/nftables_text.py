@@ -136,12 +136,12 @@ def spell(line: Line, family: NftFamily) -> str:
     return " ".join(words)
 
 
-def table_changes(table: NftTable, *, wanted: bool) -> list[str]:
+def table_changes(table: NftTable, *, kept: bool) -> list[str]:
     """The lines for ``nft -f -`` that make the table so, whatever it is now: made anew in one transaction, it always
-    looks the same. ``wanted`` False: it goes if nobody has anything in it."""
+    looks the same. ``kept`` False: it goes if nobody has anything in it."""
     name = f"table {table.family} {TABLES[table.family]}"
     lines = [f"add {name}", f"delete {name}"]
-    if table.is_empty and not wanted:
+    if table.is_empty and not kept:
         return lines
     lines += [f"{name} {{", f"\t{_comment(table.family)}"]
     foreign_chains = [block for block in table.foreign if block[0].startswith("\tchain ")]

@@ -41,7 +41,7 @@ class TrafficRules:
         sentences = [*self._iptables.foreign_rules(), *self._nftables.foreign_rules()]
         sentences += iptables_obstacles(self._iptables.saved, config.networks)
         for network in config.networks:
-            seen = self._iptables.has_nft_variant(IPTABLES[network.version])
+            seen = self._iptables.shows_what_nft_has(IPTABLES[network.version])
             for chain in self._nftables.forward_chains:
                 if not (seen and chain.is_of_iptables) and (sentence := chain.obstacle(network)):
                     sentences.append(sentence)

@@ -93,6 +93,20 @@ class Agent:
 
         return self._host.run(settled())
 
+    def keeps_at_it_until(self, done: Callable[[], bool]) -> None:
+        """Runs until ``done``, for 5 s at most."""
+
+        async def running() -> None:
+            task = asyncio.create_task(self.reconciler.run())
+            try:
+                async with asyncio.timeout(5):
+                    while not await asyncio.to_thread(done):  # noqa: ASYNC110 - nothing tells
+                        await asyncio.sleep(0.02)
+            finally:
+                task.cancel()
+
+        self._host.run(running())
+
     def plan(self) -> list[PlannedChange]:
         return self._host.run(self.reconciler.plan())
 
@@ -194,7 +208,8 @@ class Host:
         return self.sh("; ".join(parts))
 
     def nft(self) -> str:
-        return self.sh("nft list ruleset")
+        """As the data were recorded."""
+        return self.sh("nft list ruleset ip; nft list ruleset ip6")
 
     def close(self) -> None:
         for agent in self._agents:
