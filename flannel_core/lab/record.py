@@ -27,6 +27,9 @@ LABS = Path("/run/flannel-lab")
 MARK = "FLANNEL_LAB"
 """The variable that marks the processes of a lab; its value is the lab's id."""
 FILE_NAME = "record.json"
+LOOKS, LOOK_SECONDS = 2, 0.03
+"""How often in a row none of the lab's processes has to be seen: one that just becomes another program (``ip netns
+exec``) shows no environment, and with it no mark, for a moment."""
 END_SECONDS = 10.0
 """How long SIGKILL may take to end a process."""
 
@@ -89,16 +92,17 @@ def remove(record: Record) -> list[str]:
 def end_all(identifier: str) -> None:
     """SIGKILL every process that carries the lab's mark, and wait until they have ended."""
     deadline = time.monotonic() + END_SECONDS
-    while time.monotonic() < deadline:
-        ended = 0
+    unseen = 0
+    while unseen < LOOKS and time.monotonic() < deadline:
+        if unseen:
+            time.sleep(LOOK_SECONDS)
+        unseen += 1
         for pid in _pids():
             with _pinned(pid) as descriptor:
                 if descriptor is not None and _carries_mark(pid, identifier):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
                     select.select([descriptor], [], [], max(0.0, deadline - time.monotonic()))
-                    ended += 1
-        if not ended:
-            return
+                    unseen = 0
 
 
 def inmates(namespace: str) -> list[int]:
