@@ -275,7 +275,9 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         async with aclosing(self._records.follow_all()) as steps:
             async for step in steps:
                 if isinstance(step, Listing):
-                    yield self._snapshot(step, [self._records.entry(record) for record in step.entries])
+                    snapshot = [self._snapshot(step, [self._records.entry(record) for record in step.entries])]
+                    del step
+                    yield snapshot.pop()
                 elif isinstance(step, Event):
                     record = step.entry
                     entry = None if step.deleted else self._records.entry(record)

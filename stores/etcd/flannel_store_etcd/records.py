@@ -79,11 +79,9 @@ class Records:
                     record = None if step.deleted else step.entry
                 yield record
 
-    async def follow_all(self) -> AsyncGenerator[Listing | Event | Quiet, None]:
+    def follow_all(self) -> AsyncGenerator[Listing | Event | Quiet, None]:
         """All records, at first and after each gap, and every change of one. Ends when the client is closed."""
-        async with aclosing(watch(self._client, self._keys.subnets, self._keys.subnets_end)) as steps:
-            async for step in steps:
-                yield step
+        return watch(self._client, self._keys.subnets, self._keys.subnets_end)
 
     async def expiry(self, etcd_lease: int) -> float | None:
         """When a record that is attached to ``etcd_lease`` expires (Unix time); None: never."""

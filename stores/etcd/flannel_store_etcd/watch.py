@@ -78,9 +78,10 @@ async def watch(
             connection = await client.reconnection()
             try:
                 if position is None or not await _remembers(connection, position, newest):
-                    found = await listing(client, key, end)
-                    position, newest = found.position, _newest(found)
-                    yield found
+                    found = [await listing(client, key, end)]
+                    position, newest = found[0].position, _newest(found[0])
+                    # Handed over: what this frame keeps stays in memory while thousands of leases are planned.
+                    yield found.pop()
                 async with aclosing(_follow(connection, key, end, position, quiet)) as steps:
                     async for known, step in steps:
                         position, pause = known, 0.0
@@ -104,8 +105,11 @@ async def watch(
 
 
 def _newest(found: Listing) -> Event | None:
+    """Without its value, and a copy: a part of etcd's answer keeps the whole of it in memory."""
     newest = max(found.entries, key=lambda entry: entry.mod_revision, default=None)
-    return None if newest is None else Event(newest, deleted=False)
+    if newest is None:
+        return None
+    return Event(pb.KeyValue(key=newest.key, mod_revision=newest.mod_revision), deleted=False)
 
 
 async def _remembers(connection: Connection, position: Position, newest: Event | None) -> bool:
