@@ -33,7 +33,7 @@ app = App(
 
 
 @app.command(name="check")
-def check_file(file: str, /, *, json: bool = False) -> int:
+def check_file(file: Annotated[str, Parameter(allow_leading_hyphen=True)], /, *, json: bool = False) -> int:
     """Say everything that is wrong with a network configuration, at once.
 
     Exit code 0 if flanneld would run with it, 1 if not.

@@ -155,6 +155,12 @@ def test_a_configuration_from_standard_input(filestore: None, tmp_path: Path, mo
     assert (tmp_path / "store").read_bytes() == VALID
 
 
+def test_standard_input_is_checked(monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(VALID)))
+    assert main(["config", "check", "-"]) == 0
+    assert "standard input: valid" in capsys.readouterr().out
+
+
 def test_an_invalid_configuration_never_reaches_the_store(
     written: Any, filestore: None, tmp_path: Path, capsys: Any
 ) -> None:
