@@ -19,6 +19,7 @@ from . import systemd
 from .backend import Announcement, Backend, Node
 from .config_watch import Chosen, ConfigWatch
 from .errors import EXIT_OK, FlannelError
+from .firewall.traffic import TrafficRules
 from .flanneld_options import FlanneldOptions
 from .host import Host
 from .host_choice import sentence
@@ -50,6 +51,8 @@ BLACKHOLE_METRIC = 65535
 LOCAL = "this host"
 """Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
 hold no space."""
+RULES = "traffic rules"
+"""Who wants those."""
 
 
 class Stop(Exception):
@@ -81,6 +84,13 @@ class Agent:
         self.node: Node | None = None
         self.backend: Backend[Any, Any] | None = None
         self.reconciler: Reconciler | None = None
+        self.rules = TrafficRules(
+            masquerade=options.ip_masq,
+            random_fully=not options.ip_masq_fully_random_disable,
+            forward=options.iptables_forward_rules,
+            excludes=options.excludes,
+            seconds=options.iptables_resync,
+        )
         self.peers: Peers | None = None
         self._owned = OwnedFile(self.directory / "owned.json", dry_run=options.dry_run)
         self._lock = AgentLock(self.directory)
@@ -145,6 +155,7 @@ class Agent:
                     peers.snapshot(event)
                     break
             assert self.reconciler is not None
+            await self._want_rules()
             return await self.reconciler.plan()
         finally:
             await self._close()
@@ -197,6 +208,7 @@ class Agent:
             return False
         self.peers = peers
         self.config.use(chosen)
+        await self._want_rules()
         return True
 
     def _write_subnet_file(self) -> None:
@@ -252,7 +264,7 @@ class Agent:
     async def _open_reconciler(self, backend: Backend[Any, Any]) -> Reconciler:
         if self.reconciler is not None:  # an earlier try, perhaps with another backend
             await self.reconciler.close()
-        targets = [KernelTarget(), SysctlTarget(), *backend.targets()]
+        targets = [KernelTarget(), SysctlTarget(), *self.rules.targets, *backend.targets()]
         self.reconciler = Reconciler(targets, self._owned, self.journal)
         await self.reconciler.open()
         return self.reconciler
@@ -280,7 +292,8 @@ class Agent:
 
     def _record(self, node: Node, objects: list[Object]) -> None:
         devices = [item.name for item in objects if isinstance(item, Link)]
-        self._owned.record(devices, map(str, node.config.networks), [node.host.interface])
+        networks = {*node.config.networks, *self.own.previous_networks}
+        self._owned.record(devices, map(str, networks), [node.host.interface])
 
     def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:
         objects = list(backend.local(node))
@@ -294,6 +307,13 @@ class Agent:
                 Route(str(subnet), None, type="blackhole", metric=BLACKHOLE_METRIC) for subnet in node.lease.subnets
             ]
         return objects
+
+    async def _want_rules(self) -> None:
+        """For the configuration and lease in use."""
+        assert self.reconciler is not None
+        assert self.node is not None
+        assert self.node.lease is not None
+        self.reconciler.want(RULES, await self.rules.wanted(self.node.config, self.node.lease), RULES)
 
     # --- what keeps changing -------------------------------------------------------------------------------------
 
@@ -338,7 +358,7 @@ class Agent:
             if lost.holder is not None or not await self.own.take_again(self.node.config, wish):
                 log.error("Lease has been revoked. Shutting down daemon.")
                 raise Stop(EXIT_OK)
-            self._replan(self.node)
+            await self._replan(self.node)
 
     async def _follow_host(self) -> None:
         """A changed address, MTU or interface: tell the peers, plan again, keep the subnet."""
@@ -380,7 +400,7 @@ class Agent:
         except CannotStart as error:
             self.config.pending = f"{self.config.source} cannot be applied: {error}"
             self._said.say("config", logging.ERROR, self.config.pending)
-            self._replan(self.node)
+            await self._replan(self.node)
             return
         self.peers.reconfigure(node, chosen.backend)
         await self._change(node, chosen.backend)
@@ -398,9 +418,9 @@ class Agent:
             except LeaseLost as lost:
                 log.warning("%s", lost)  # the task that keeps the lease hears of it too, and decides
             self._announced.set()
-        self._replan(node)
+        await self._replan(node)
 
-    def _replan(self, node: Node) -> None:
+    async def _replan(self, node: Node) -> None:
         """Plan everything again for ``node`` and the lease that we hold now."""
         assert self.reconciler is not None
         assert self.peers is not None
@@ -411,6 +431,7 @@ class Agent:
         self.reconciler.want(LOCAL, objects, LOCAL)
         self.peers.replan(self.node)
         self._subnet_file.put_back(self.node)
+        await self._want_rules()
 
     async def _tick(self) -> None:
         while True:

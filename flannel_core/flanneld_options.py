@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from ipaddress import IPv4Address, IPv6Address
+from ipaddress import IPv4Address, IPv6Address, ip_network
 from pathlib import Path
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
@@ -16,6 +16,7 @@ from . import __version__
 from .command_line import Given, Option, convert, decode, options_of, read_environment, read_words
 from .errors import FlannelError, UsageError
 from .host_choice import HostOptions
+from .lease import IPNetwork
 from .plugins import PluginMissing, list_plugins, load_store
 from .printable import printable
 from .store import SubnetStore
@@ -96,6 +97,11 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     ip_masq_fully_random_disable: Annotated[
         bool, about("leave source ports of masqueraded connections to the kernel's own choice")
     ] = False
+    ip_masq_exclude: Annotated[
+        tuple[str, ...],
+        about("never masquerade between the cluster's network and these prefixes (other sites, a VPN), separated by "
+              "commas. Repeats"),
+    ] = ()  # fmt: skip
     ip_blackhole_route: Annotated[
         bool, about("keep a blackhole route for the host's own subnet, so that what has no pod does not loop")
     ] = False
@@ -124,9 +130,16 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     log_backtrace_at: Annotated[str, spelt("log_backtrace_at", "accepted for Go flannel's sake, without effect")] = ""
 
     def __post_init__(self) -> None:
-        """Raises FlannelError, exit 1, with Go's sentence for a margin that a lease cannot have."""
+        """Raises FlannelError, exit 1, with Go's sentence for a margin that a lease cannot have; UsageError for what is
+        no prefix."""
         if not 1 <= self.subnet_lease_renew_margin <= MAX_RENEW_MARGIN:
             raise FlannelError(BAD_RENEW_MARGIN)
+        _ = self.excludes
+
+    @property
+    def excludes(self) -> tuple[IPNetwork, ...]:
+        """What ``ip_masq_exclude`` says. Raises UsageError."""
+        return tuple(_prefix(text.strip()) for given in self.ip_masq_exclude for text in given.split(","))
 
     @property
     def host(self) -> HostOptions:
@@ -138,6 +151,16 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
             public_ip=str(self.public_ip or ""),
             public_ipv6=str(self.public_ipv6 or ""),
         )
+
+
+def _prefix(text: str) -> IPNetwork:
+    try:
+        return ip_network(text)
+    except ValueError as error:
+        raise UsageError(
+            f"--ip-masq-exclude={printable(text)} does not fit: expected a prefix such as 10.1.0.0/16 or fd00:1::/48"
+            f" ({printable(str(error))})"
+        ) from None
 
 
 ChoiceT = TypeVar("ChoiceT", bound=StoreChoice)

@@ -49,6 +49,8 @@ class OwnLease:
             self._remembered = None
         previous, unreadable = subnet_env.read(subnet_file)
         self._previous_subnets = previous.subnets if previous is not None else ()
+        self.previous_networks = previous.networks if previous is not None else ()
+        """What an earlier flannel of this subnet.env, Go's as well, had for networks: rules of it may be left."""
         if unreadable:
             log.warning("%s; a subnet that it named is not asked for", unreadable)
 

@@ -114,6 +114,7 @@ def _problems(agent: Agent) -> list[str]:
     if agent.node is not None:
         config = agent.node.config
         problems += forwarding_warnings(ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None)
+        problems += agent.rules.problems(config)
     if agent.reconciler is not None:
         problems += [f"{failure.object.describe()}: {failure.reason}" for failure in agent.reconciler.failures()]
     if agent.peers is not None:

@@ -175,7 +175,8 @@ class _Installed(msgspec.Struct, frozen=True):
     @classmethod
     async def found(cls) -> Self:
         programs = set(filter(find, IPTABLES.values()))
-        nft = {program for program in programs if await _is_nft_variant(program)}
+        are_nft = await asyncio.gather(*map(_is_nft_variant, programs))
+        nft = {program for program, is_nft in zip(programs, are_nft, strict=True) if is_nft}
         legacy = {f"{program}-legacy" for program in nft}
         unused = {f"{program}-nft" for program in programs - nft}
         return cls(

@@ -188,7 +188,10 @@ class Reconciler:
                 now = asyncio.get_running_loop().time()
                 everything_read = await self._reader.refresh()
                 self._picture.touch(self._retries.due(now))
-                await self._writer.write(pruning=self._pruning)
+                pruning = self._pruning
+                await self._writer.write(pruning=pruning)
+                if self._pruning and not pruning:  # allowed meanwhile: this pass passed over what is unwanted
+                    self.pruning = True
                 if everything_read:
                     self._writer.hold_off.forget_old(now)
                     self._forget_what_is_gone()

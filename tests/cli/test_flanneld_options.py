@@ -39,7 +39,13 @@ GO_DEFAULTS: dict[str, object] = {
     "iptables_forward_rules": True,
     "ip_blackhole_route": False,
 }
-OURS: dict[str, object] = {"store": None, "dry_run": False, "set_sysctls": False, "log_format": "text"}
+OURS: dict[str, object] = {
+    "store": None,
+    "dry_run": False,
+    "set_sysctls": False,
+    "log_format": "text",
+    "ip_masq_exclude": (),
+}
 KLOG: dict[str, object] = {"verbosity": 0, "vmodule": "", "log_backtrace_at": ""}
 
 
@@ -240,3 +246,15 @@ def test_reading_the_options_imports_neither_a_heavy_library_nor_another_plugin(
     assert "flannel_core.flanneld_options" in loaded
     assert not {m for m in loaded if m.startswith(("flannel_backend", "flannel_store", "flannel_core.flannelctl"))}
     assert not loaded & {"argparse", "cyclopts", "rich", "http.client", "pyroute2", "yaml"}
+
+
+def test_prefixes_that_are_not_masqueraded_repeat_and_may_be_separated_by_commas(filestore: None) -> None:
+    found = options("--ip-masq-exclude=10.1.0.0/16, fd00:1::/48", "--ip-masq-exclude", "192.0.2.1/32")
+    assert [str(prefix) for prefix in found.excludes] == ["10.1.0.0/16", "fd00:1::/48", "192.0.2.1/32"]
+
+
+@pytest.mark.parametrize("text", ["10.1.0.0/33", "10.1.1.1/16", "", "a\x1b[2J", "10.0.0.0/8,,10.1.0.0/16"])
+def test_what_is_no_prefix_is_refused(filestore: None, text: str) -> None:
+    told = refused(f"--ip-masq-exclude={text}")
+    assert "expected a prefix such as 10.1.0.0/16 or fd00:1::/48" in told
+    assert "\x1b" not in told

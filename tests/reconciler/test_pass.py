@@ -345,3 +345,20 @@ async def test_fifteen_thousand_objects_are_compared_in_well_under_a_tenth_of_a_
         await world.reconciler.settle()
         best = min(best, time.process_time() - began)
     assert best < 0.1
+
+
+async def test_removals_that_are_allowed_during_a_pass_are_made_in_the_next(world: Any) -> None:
+    await world.settled(2, 3)
+    world.start()
+    world.want_local()
+    world.want_peer(2)
+    world.want_peer(4)
+
+    def allow() -> None:
+        world.reconciler.pruning = True
+
+    world.target.during_write = allow
+    await world.reconciler.settle()
+    await world.reconciler.settle()
+    assert world.target.has(*world.peer(2), *world.peer(4))
+    assert not any(world.target.has(item) for item in world.peer(3))
