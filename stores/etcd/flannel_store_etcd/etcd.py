@@ -170,7 +170,9 @@ class EtcdStore(SubnetStore[EtcdOptions]):
 
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
         self._may_write()
-        self._client.start_over()
+        known = {endpoint.public_ip for endpoint in lease.endpoints}
+        if {wish.public_ipv4, wish.public_ipv6} - {None} - known:
+            self._client.start_over()  # this host's address changed: nothing comes back to the old one
         for _ in range(TRIES):
             async with self._own_turn:
                 record = await self._records.find(lease.key)

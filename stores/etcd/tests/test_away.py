@@ -191,13 +191,13 @@ async def test_another_cluster_at_the_same_address_is_a_new_snapshot(agent: Any,
 
 async def test_a_lease_outlives_an_outage_longer_than_its_time_to_live(agent: Any, clusters: Make) -> None:
     cluster = clusters()
-    async with agent(cluster.endpoints, lease_ttl=1) as store:
+    async with agent(cluster.endpoints, lease_ttl=5) as store:  # longer than the client ever waits to try again
         lease = await store.acquire(Request(IPV4, host(1)))
-        keeping = asyncio.create_task(store.keep(lease, 0.5))
+        keeping = asyncio.create_task(store.keep(lease, 2))
         cluster.kill()
-        await asyncio.sleep(2)
+        await asyncio.sleep(6)
         cluster.start()
-        await asyncio.sleep(2)
+        await asyncio.sleep(6)
         assert not keeping.done()
         assert (await store.previous(host(1))).created == lease.created
         keeping.cancel()
