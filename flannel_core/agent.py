@@ -28,6 +28,7 @@ from .journal import Journal
 from .klog import StateLog
 from .lease import Lease
 from .lock import AgentLock
+from .memory import give_back
 from .netlink.kernel import KernelTarget
 from .objects import Link, Object, Route, Sysctl
 from .own_lease import RETRY_SECONDS, OwnLease
@@ -51,6 +52,8 @@ BLACKHOLE_METRIC = 65535
 LOCAL = "this host"
 """Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
 hold no space."""
+MANY_PEERS = 1000
+"""From so many on, what their first list took and left is worth giving back to the system."""
 RULES = "traffic rules"
 """Who wants those."""
 
@@ -330,6 +333,7 @@ class Agent:
                     self.peers.change(event)
                 case Alive():
                     pass
+            del event  # a list of all leases must not live until the next one comes
 
     async def _become_ready(self) -> None:
         """After the first full list: ready once each object was tried; a failing one holds nothing up."""
@@ -342,6 +346,8 @@ class Agent:
         log.info("flannel is ready")
         await self.store.ready()
         systemd.notify("READY=1")
+        if self.peers is not None and len(self.peers.admission.admitted) >= MANY_PEERS:
+            give_back()
 
     async def _keep_lease(self) -> NoReturn:
         """Renew the lease; when it is gone, take the same subnet again if it is free, else end as Go does."""

@@ -279,6 +279,7 @@ class EtcdStore(SubnetStore[EtcdOptions]):
                 if isinstance(step, Listing):
                     snapshot = [self._snapshot(step, [self._records.entry(record) for record in step.entries])]
                     del step
+                    self._records.started()
                     yield snapshot.pop()
                 elif isinstance(step, Event):
                     record = step.entry

@@ -50,8 +50,26 @@ class Records:
         self._client = client
         self._keys = keys
         self._ttl = ttl
+        self._at_start: dict[tuple[bytes, int, int], Lease | Malformed] | None = {}
+        """What was decoded already: a start lists everything three times, to find our lease, to take one, to watch."""
 
     def entry(self, record: pb.KeyValue, expires: float | None = None) -> Lease | Malformed:
+        """What ``record`` says."""
+        if self._at_start is None:
+            return self._decoded(record, expires)
+        name = (record.key, record.mod_revision, hash(record.value))
+        known = self._at_start.get(name)
+        if known is None:
+            known = self._at_start[name] = self._decoded(record, None)
+        if expires is None or isinstance(known, Malformed):
+            return known
+        return msgspec.structs.replace(known, expires=expires)
+
+    def started(self) -> None:
+        """All was listed for the last time; from now on each change is decoded once anyway."""
+        self._at_start = None
+
+    def _decoded(self, record: pb.KeyValue, expires: float | None) -> Lease | Malformed:
         return decode_lease(
             self._keys.name(record.key),
             record.value,

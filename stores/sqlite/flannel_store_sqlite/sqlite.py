@@ -267,8 +267,8 @@ class SqliteStore(SubnetStore[SqliteOptions]):
             except UNUSABLE:
                 await self._engine.wait(changed, RETRY_SECONDS)
                 continue
-            for event in events:
-                yield event
+            while events:  # nothing here holds on to a list of all leases once it was told
+                yield events.pop(0)
             told = time.monotonic()
             while not await self._engine.wait(changed, ALIVE_SECONDS):
                 if self._engine.answered > told:
