@@ -12,7 +12,7 @@ HERE = Path(__file__).parent
 BLOCKS = re.findall(
     r"```(?:python|toml)\n(.*?)```", (HERE.parents[1] / "docs/explanation/plugins.md").read_text(), flags=re.DOTALL
 )
-FILES = {str(path.relative_to(HERE)): path.read_text() for path in HERE.glob("*/*.*")}
+FILES = {str(path.relative_to(HERE)): path.read_text() for path in HERE.glob("*/*.*") if path.suffix != ".pyc"}
 
 
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: block.strip().partition("\n")[0])
