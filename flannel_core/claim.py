@@ -55,7 +55,7 @@ def claim(
             return Claim(described(held.subnets, wish, held), held, given_up)
     taken = [subnet for lease in leases if lease not in given_up for subnet in lease.subnets]
     for entry in malformed:
-        taken += _named(entry.key)
+        taken += named_subnets(entry.key)
     subnets = choose_subnets(config, taken, wish.previous_subnets, rng)
     return Claim(described(subnets, wish), None, given_up)
 
@@ -117,8 +117,14 @@ def _has_our_address(lease: Lease, wish: Wish) -> bool:
     return False
 
 
-def _named(key: str) -> tuple[IPNetwork, ...]:
+def named_subnets(key: str) -> tuple[IPNetwork, ...]:
+    """The subnets that a key names; none for one that is no lease's."""
     try:
         return tuple(subnet for subnet in parse_key(key) if subnet is not None)
     except MalformedLease:
         return ()
+
+
+def addresses(lease: Lease) -> str:
+    """Where its host is reached, for a person."""
+    return " and ".join(str(endpoint.public_ip) for endpoint in lease.endpoints)

@@ -12,10 +12,19 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from flannel_core.claim import Claim, claim, described, key_of, overlapping, own_leases, says_the_same
+from flannel_core.claim import (
+    Claim,
+    addresses,
+    claim,
+    described,
+    key_of,
+    named_subnets,
+    overlapping,
+    own_leases,
+    says_the_same,
+)
 from flannel_core.errors import FlannelError
 from flannel_core.lease import IPNetwork, Lease, Malformed
-from flannel_core.lease_json import MalformedLease, parse_key
 from flannel_core.store import (
     Alive,
     Capability,
@@ -236,14 +245,14 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         if record.create_revision != lease.created:
             if isinstance(entry, Malformed):
                 return Lost(f"{lease.key} in {self.location} was made anew, and is malformed: {entry.reason}")
-            return Lost(f"{lease.key} in {self.location} was made anew, for {_addresses(entry)}", entry)
+            return Lost(f"{lease.key} in {self.location} was made anew, for {addresses(entry)}", entry)
         if (
             isinstance(entry, Malformed)
             or record.mod_revision <= self._last(lease).written.lease.revision
             or self._says_what_we_said(entry, lease)
         ):
             return None
-        return Lost(f"{lease.key} in {self.location} was taken over by {_addresses(entry)}", entry)
+        return Lost(f"{lease.key} in {self.location} was taken over by {addresses(entry)}", entry)
 
     async def _holder(self, lease: Lease) -> Lease | None:
         leases, _ = self._entries(await self._records.all())
@@ -323,7 +332,7 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         self._may_write()
         for _ in range(TRIES):
             found = self._by_name(await self._records.all())
-            named = [record for name, record in found.items() if subnet in _subnets(name)]
+            named = [record for name, record in found.items() if subnet in named_subnets(name)]
             if not named:
                 raise NoSuchLease(f"{subnet} is leased to nobody in {self.location}")
             if all([await self._records.delete(record) for record in named]):
@@ -341,9 +350,9 @@ class EtcdStore(SubnetStore[EtcdOptions]):
             if other is None:
                 wanted = msgspec.structs.replace(lease, key=key)
                 written = await self._records.create(wanted, found.position.revision, forever=True)
-            elif other.key != key or _addresses(other) != _addresses(lease):
+            elif other.key != key or addresses(other) != addresses(lease):
                 raise FlannelError(
-                    f"{key} cannot be reserved for {_addresses(lease)}: {other.key} is held by {_addresses(other)} in "
+                    f"{key} cannot be reserved for {addresses(lease)}: {other.key} is held by {addresses(other)} in "
                     f"{self.location}; release it first"
                 )
             elif other.expires is None:
@@ -382,14 +391,3 @@ class _Timer:
 
 def _since_boot() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME)
-
-
-def _subnets(name: str) -> tuple[IPNetwork | None, ...]:
-    try:
-        return parse_key(name)
-    except MalformedLease:
-        return ()
-
-
-def _addresses(lease: Lease) -> str:
-    return " and ".join(str(endpoint.public_ip) for endpoint in lease.endpoints)

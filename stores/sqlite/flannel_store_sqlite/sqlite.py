@@ -13,10 +13,19 @@ from typing import Annotated, ClassVar
 
 import msgspec
 
-from flannel_core.claim import Claim, claim, described, key_of, overlapping, own_leases, says_the_same
+from flannel_core.claim import (
+    Claim,
+    addresses,
+    claim,
+    described,
+    key_of,
+    named_subnets,
+    overlapping,
+    own_leases,
+    says_the_same,
+)
 from flannel_core.errors import FlannelError
 from flannel_core.lease import IPNetwork, Lease, Malformed
-from flannel_core.lease_json import MalformedLease, parse_key
 from flannel_core.netconf import check_config
 from flannel_core.store import (
     Alive,
@@ -238,9 +247,9 @@ class SqliteStore(SubnetStore[SqliteOptions]):
                 return row
             return Lost(f"{lease.key} in {self.location} was made anew, and is malformed: {entry.reason}")
         if row.created != lease.created:
-            return Lost(f"{lease.key} in {self.location} was made anew, for {_addresses(entry)}", entry)
+            return Lost(f"{lease.key} in {self.location} was made anew, for {addresses(entry)}", entry)
         if not says_the_same(entry, self._last(lease)):
-            return Lost(f"{lease.key} in {self.location} was taken over by {_addresses(entry)}", entry)
+            return Lost(f"{lease.key} in {self.location} was taken over by {addresses(entry)}", entry)
         return row
 
     def _last(self, lease: Lease) -> Lease:
@@ -287,7 +296,7 @@ class SqliteStore(SubnetStore[SqliteOptions]):
     def _rows_of(self, subnet: IPNetwork, connection: sqlite3.Connection | None) -> Sequence[rows.Written]:
         leases, malformed = rows.entries(connection)
         everything: tuple[Lease | Malformed, ...] = (*leases, *malformed)
-        found = [(entry.key.encode(), entry.revision) for entry in everything if subnet in _named(entry.key)]
+        found = [(entry.key.encode(), entry.revision) for entry in everything if subnet in named_subnets(entry.key)]
         if not found:
             raise NoSuchLease(f"{subnet} is leased to nobody in {self.location}")
         return found
@@ -308,13 +317,13 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         for other in leases:
             if overlapping(lease.subnets, [other]) is None:
                 continue
-            if other.key == key and _addresses(other) == _addresses(lease):
+            if other.key == key and addresses(other) == addresses(lease):
                 reserved = other
             elif not rows.is_alive(other, time.time()):
                 run_out.append(other)
             else:
                 raise FlannelError(
-                    f"{key} cannot be reserved for {_addresses(lease)}: {other.key} is held by {_addresses(other)} in "
+                    f"{key} cannot be reserved for {addresses(lease)}: {other.key} is held by {addresses(other)} in "
                     f"{self.location}; release it first"
                 )
         rows.delete(connection, _written(run_out))
@@ -330,14 +339,3 @@ def _written(leases: Iterable[Lease]) -> Sequence[rows.Written]:
 def _needs_writing(row: rows.Row, margin: float) -> bool:
     """Whether it is time to renew, or somebody made our lease unreadable."""
     return isinstance(row.entry, Malformed) or (row.expires is not None and time.time() >= row.expires - margin)
-
-
-def _named(key: str) -> tuple[IPNetwork | None, ...]:
-    try:
-        return parse_key(key)
-    except MalformedLease:
-        return ()
-
-
-def _addresses(lease: Lease) -> str:
-    return " and ".join(str(endpoint.public_ip) for endpoint in lease.endpoints)
