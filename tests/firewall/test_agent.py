@@ -55,6 +55,7 @@ def test_what_leaves_the_network_has_the_hosts_address_if_it_is_masqueraded(
     lab: Lab, options: dict[str, Any], seen: list[str]
 ) -> None:
     a, b = hosts_with(lab, **options)
+    lab.eventually(lambda: a.pings(b))
     assert sources_seen(b, a) == seen
 
 

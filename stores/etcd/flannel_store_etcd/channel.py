@@ -77,6 +77,7 @@ class EtcdChannel(Channel):
 
     def abort(self) -> None:
         """End it without waiting for the other side, which may be frozen; whoever waits for an answer hears of it."""
-        if isinstance(transport := self._h2.transport, asyncio.WriteTransport):
+        transport = self._h2.transport
+        if isinstance(transport, asyncio.WriteTransport) and not transport.is_closing():  # a TLS one would stumble
             transport.abort()
         self.close()

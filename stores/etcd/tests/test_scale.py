@@ -55,9 +55,10 @@ async def test_a_start_is_a_constant_number_of_requests(
     few = await counted(101)
     raw.put_leases("/coreos.com/network", leases(3000))
     many = await counted(201)
-    assert sum(many.values()) <= sum(few.values()) <= 20
     assert many["LeaseTimeToLive"] == 0
-    assert many["Watch"] <= 3
+    assert many.pop("Watch") <= 3  # etcd counts one when it has taken it up: the first count may have missed some
+    del few["Watch"]
+    assert sum(many.values()) <= sum(few.values()) <= 17
 
 
 async def test_25_000_leases_are_listed_and_watched(agent: Any, raw: Any, prefix: str) -> None:
