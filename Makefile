@@ -15,7 +15,8 @@ LAB_ARGS ?=
 TEST_ARGS ?=
 
 # command:package, for what the lab and the tests call
-COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables
+COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables \
+	systemd-analyze:systemd
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml stores/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
