@@ -53,12 +53,14 @@ class Announcement(msgspec.Struct, frozen=True):
 
     ``ipv4_data`` and ``ipv6_data`` are instances of the backend's ``Data``, or None where it has none. ``private`` is
     what only this host needs of what ``prepare`` found (a key, an instance id): never published, never shown.
+    ``notes`` are sentences for the status about how this backend works on this host, and why so.
     """
 
     mtu: int
     ipv4_data: Any = None
     ipv6_data: Any = None
     private: Any = None
+    notes: tuple[str, ...] = ()
 
     def data(self, family: Family) -> Any:
         return self.ipv4_data if family == 4 else self.ipv6_data
@@ -91,6 +93,9 @@ class Backend(ABC, Generic[OptionsT, DataT]):
     """BackendType in the lease; "" leaves it out, as Go's udp, alloc, aws-vpc and gce do."""
     accepts: ClassVar[Collection[str]] = frozenset()
     """The BackendTypes of peers that this backend can forward to. :data:`ANY`: all."""
+    restart_options: ClassVar[frozenset[str]] = frozenset()
+    """The fields of Options that a running agent cannot follow. Any other one that changes gives a new instance, whose
+    ``prepare``, ``local`` and ``peer`` are asked from then on; ``targets`` was asked once, of the first instance."""
     kernel_modules: ClassVar[tuple[str, ...]] = ()
     """What the kernel must have, for the message when a device cannot be made."""
 
@@ -123,5 +128,6 @@ class Backend(ABC, Generic[OptionsT, DataT]):
         return None
 
     def targets(self) -> Iterable[Target]:
-        """Where the objects live that are not the kernel's."""
+        """Where the objects live that are not the kernel's. Asked once in the life of an agent, and again by a later
+        one with another backend, to take away what was left: what can change belongs into the objects."""
         return ()

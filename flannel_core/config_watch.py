@@ -100,5 +100,8 @@ def _fits_what_runs(old: Chosen, new: Chosen) -> bool:
         and [space and space.subnet_length for space in (old.config.ipv4, old.config.ipv6)]
         == [space and space.subnet_length for space in (new.config.ipv4, new.config.ipv6)]
         and old.config.backend_type == new.config.backend_type
-        and type(new.backend).targets is Backend.targets
+        and not any(
+            getattr(old.backend.options, name) != getattr(new.backend.options, name)
+            for name in new.backend.restart_options
+        )
     )

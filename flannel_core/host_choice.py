@@ -56,6 +56,16 @@ class HostOptions(msgspec.Struct, frozen=True):
             raise UsageError(f"{PUBLIC_OPTION[family]} {printable(text)}: not an IPv{family} address")
         return address
 
+    def reached_at(self, ipv4: IPAddress | None, ipv6: IPAddress | None) -> HostOptions:
+        """These options, with the addresses that are given (not None) in place of --public-ip and --public-ipv6."""
+        return HostOptions(
+            self.iface,
+            self.iface_regex,
+            self.iface_can_reach,
+            self.public_ip if ipv4 is None else str(ipv4),
+            self.public_ipv6 if ipv6 is None else str(ipv6),
+        )
+
     def can_reach(self) -> IPAddress | None:
         """--iface-can-reach as an address, None where it is not given. Raises UsageError."""
         if not self.iface_can_reach:

@@ -44,6 +44,12 @@ class Object(msgspec.Struct, frozen=True, gc=False):
         """The device that takes this object along when it disappears, or None."""
         return None
 
+    @property
+    def record(self) -> str | None:
+        """What ``owned.json`` says of it before it is made, where its place cannot be asked whose it is (a port, a
+        cloud's route table); its target finds it in ``Scope.records``. Of this host's own objects only."""
+        return None
+
     def satisfied_by(self, actual: Object) -> bool:
         """True if ``actual``, of the same identity, needs no change."""
         return self == actual
@@ -173,6 +179,28 @@ class Sysctl(Object, frozen=True, gc=False):
 
     def describe(self) -> str:
         return f"sysctl {self.name.replace('/', '.')}={self.value}"
+
+
+class Offload(Object, frozen=True, gc=False):
+    """A feature of a device by the name that ``ethtool -k`` gives it, ``on`` or off."""
+
+    kind: ClassVar[str] = "offload"
+    removable: ClassVar[bool] = False
+
+    device: str
+    feature: str
+    on: bool
+
+    @property
+    def identity(self) -> Identity:
+        return ("offload", self.device, self.feature)
+
+    @property
+    def on_device(self) -> str | None:
+        return self.device
+
+    def describe(self) -> str:
+        return f"offload {self.device} {self.feature} {'on' if self.on else 'off'}"
 
 
 class Address(Object, frozen=True, gc=False):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 
 import msgspec
@@ -24,12 +24,14 @@ VERSION = 1
 class Owned(msgspec.Struct, frozen=True):
     """``devices``: names of network devices we make. ``networks``: prefixes, as text, inside which routes with our
     protocol number are ours. ``external``: devices of others that carry routes of ours. ``records``: what the other
-    targets put down (tables, chains, cloud routes), by the target's name."""
+    targets put down (ports, cloud tables), by the target's name. ``backends``: the options, as JSON text, of the
+    backends that brought these targets, by Backend.Type: whoever cleans up after them needs both."""
 
     devices: frozenset[str] = frozenset()
     networks: frozenset[str] = frozenset()
     external: frozenset[str] = frozenset()
     records: dict[str, frozenset[str]] = {}
+    backends: dict[str, str] = {}
 
 
 class _Document(Owned, frozen=True):
@@ -58,6 +60,7 @@ class OwnedFile:
         networks: Iterable[str] = (),
         external: Iterable[str] = (),
         records: Mapping[str, Iterable[str]] | None = None,
+        backends: Mapping[str, str] | None = None,
     ) -> None:
         """Add these to what is ours; nothing is written if all of it was known. Raises FlannelError naming the file."""
         more = Owned(
@@ -65,30 +68,24 @@ class OwnedFile:
             frozenset(networks),
             frozenset(external),
             {name: frozenset(items) for name, items in (records or {}).items()},
+            dict(backends or {}),
         )
         self._save(_union(self.owned, more))
         self._claimed = _union(self._claimed, more)
 
-    def forget(self, devices: Iterable[str] = (), networks: Iterable[str] = (), external: Iterable[str] = ()) -> None:
-        """Take these out: nothing of them is left on this host. Raises FlannelError naming the file."""
-        owned = self.owned
-        self._save(
-            msgspec.structs.replace(
-                owned,
-                devices=owned.devices.difference(devices),
-                networks=owned.networks.difference(networks),
-                external=owned.external.difference(external),
-            )
-        )
-
-    @property
-    def unclaimed(self) -> Owned:
-        """What only earlier runs recorded: to be forgotten once nothing of it is left. ``records`` is left to the
-        targets."""
+    def forget_unclaimed(self, targets: Collection[str]) -> None:
+        """Take out what only earlier runs recorded, at ``targets`` and in the kernel: nothing of it is left on this
+        host. What other targets recorded stays, and so do the backends while there is any of it. Warns where the file
+        cannot be written; it is tried again after the next full reading."""
         owned, claimed = self.owned, self._claimed
-        return Owned(
-            owned.devices - claimed.devices, owned.networks - claimed.networks, owned.external - claimed.external
-        )
+        records = {name: items for name, items in owned.records.items() if name not in targets}
+        records = _union_of_sets(records, claimed.records)
+        backends = owned.backends if records.keys() - claimed.records.keys() else claimed.backends
+        left = Owned(claimed.devices, claimed.networks, claimed.external, records, backends)
+        try:
+            self._save(left)
+        except FlannelError as error:
+            log.warning("%s", error)
 
     def _save(self, owned: Owned) -> None:
         if owned == self.owned or self._dry_run:
@@ -125,7 +122,7 @@ class OwnedFile:
                 f"{self.path}: version {document.version} was written by a newer flanneld, this one knows {VERSION};"
                 " run the newer one, or move the file away"
             )
-        return Owned(document.devices, document.networks, document.external, document.records)
+        return Owned(*(getattr(document, field) for field in Owned.__struct_fields__))
 
     def _move_aside(self, reason: str) -> None:
         if self._dry_run:
@@ -147,7 +144,14 @@ class OwnedFile:
 
 
 def _union(a: Owned, b: Owned) -> Owned:
-    records = {
-        name: a.records.get(name, frozenset()) | b.records.get(name, frozenset()) for name in {**a.records, **b.records}
-    }
-    return Owned(a.devices | b.devices, a.networks | b.networks, a.external | b.external, records)
+    return Owned(
+        a.devices | b.devices,
+        a.networks | b.networks,
+        a.external | b.external,
+        _union_of_sets(a.records, b.records),
+        {**a.backends, **b.backends},
+    )
+
+
+def _union_of_sets(a: Mapping[str, frozenset[str]], b: Mapping[str, frozenset[str]]) -> dict[str, frozenset[str]]:
+    return {name: a.get(name, frozenset()) | b.get(name, frozenset()) for name in {**a, **b}}

@@ -17,6 +17,7 @@ from .backend import Backend, Node, Unreachable
 from .lease import Lease, Malformed
 from .objects import Object
 from .reconciler.engine import Reconciler
+from .reconciler.lanes import Lanes
 from .store import Change, Snapshot
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ class Peers:
         self,
         node: Node,
         backend: Backend[Any, Any],
-        reconciler: Reconciler,
+        reconciler: Reconciler | Lanes,
         *,
         known_cluster: str = "",
         hold_off: float = PRUNE_HOLD_OFF_SECONDS,

@@ -6,6 +6,8 @@ are text in canonical form, times are Unix seconds, durations seconds. Fields ar
 
 from __future__ import annotations
 
+from typing import Any
+
 import msgspec
 
 
@@ -23,12 +25,14 @@ class HostStatus(msgspec.Struct, frozen=True):
 
 
 class BackendStatus(msgspec.Struct, frozen=True):
-    """The backend that runs, what it announces as JSON text ("" for none), and the MTU inside the tunnel."""
+    """The backend that runs, what it announces as JSON text ("" for none), and the MTU inside the tunnel.
+    ``notes``: how it works on this host, and why so."""
 
     type: str
     announced_ipv4: str = ""
     announced_ipv6: str = ""
     mtu: int = 0
+    notes: tuple[str, ...] = ()
 
 
 class LeaseStatus(msgspec.Struct, frozen=True):
@@ -60,13 +64,15 @@ class ConfigStatus(msgspec.Struct, frozen=True):
 
 
 class PeerStatus(msgspec.Struct, frozen=True):
-    """An admitted peer. ``programmed`` False: ``why`` says what is missing on this host to reach it."""
+    """An admitted peer. ``programmed`` False: ``why`` says what is missing on this host to reach it. ``facts``: what
+    the backend knows of the traffic with it (handshake age in seconds, bytes)."""
 
     key: str
     subnets: tuple[str, ...]
     public_ips: tuple[str, ...]
     programmed: bool
     why: str | None = None
+    facts: dict[str, Any] = {}
 
 
 class RefusedStatus(msgspec.Struct, frozen=True):

@@ -13,7 +13,7 @@ from .host_discovery import forwarding_warnings
 from .lease import Lease
 from .peers import Peers
 from .reconciler.diff import PlannedChange
-from .reconciler.engine import Reconciler
+from .reconciler.lanes import Lanes
 from .status import (
     BackendStatus,
     ConfigStatus,
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 def status_of(agent: Agent) -> Status:
     """Everything the agent knows now; costs one pass over the peers."""
-    node, peers, reconciler = agent.node, agent.peers, agent.reconciler
+    node, peers, reconciler = agent.member.node, agent.member.peers, agent.member.reconciler
     return Status(
         version=__version__,
         pid=os.getpid(),
@@ -49,6 +49,7 @@ def status_of(agent: Agent) -> Status:
             announced_ipv4=_text(node.announcement.ipv4_data),
             announced_ipv6=_text(node.announcement.ipv6_data),
             mtu=node.announcement.mtu,
+            notes=node.announcement.notes,
         )
         if node
         else None,
@@ -88,7 +89,7 @@ def status_of(agent: Agent) -> Status:
 
 async def plan_of(agent: Agent) -> list[PlanLine]:
     """What the next pass would change; empty where all is as it should be."""
-    return [] if agent.reconciler is None else lines_of(await agent.reconciler.plan())
+    return [] if agent.member.reconciler is None else lines_of(await agent.member.reconciler.plan())
 
 
 def lines_of(changes: list[PlannedChange]) -> list[PlanLine]:
@@ -105,29 +106,29 @@ def _problems(agent: Agent) -> list[str]:
         problems.append(f"waiting for: {agent.waiting_for}")
     if agent.store.unavailable is not None:
         problems.append(f"the store does not answer: {agent.store.unavailable}; forwarding goes on")
-    if agent.node is not None and agent.config.error is not None:
+    if agent.member.node is not None and agent.config.error is not None:
         problems.append(f"the last valid configuration is in use: {agent.config.error}")
     if agent.config.pending is not None:
         problems.append(agent.config.pending)
-    if agent.peers is not None and agent.peers.hold is not None:
-        problems.append(f"nothing is removed for now: {agent.peers.hold}")
-    if agent.node is not None:
-        config = agent.node.config
+    if agent.member.peers is not None and agent.member.peers.hold is not None:
+        problems.append(f"nothing is removed for now: {agent.member.peers.hold}")
+    if agent.member.node is not None:
+        config = agent.member.node.config
         problems += forwarding_warnings(ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None)
-        problems += agent.rules.problems(config)
-    if agent.reconciler is not None:
-        problems += [f"{failure.object.describe()}: {failure.reason}" for failure in agent.reconciler.failures()]
-    if agent.peers is not None:
-        for key, reasons in agent.peers.unreachable.items():
+        problems += agent.member.rules.problems(config)
+    if agent.member.reconciler is not None:
+        problems += [f"{failure.object.describe()}: {failure.reason}" for failure in agent.member.reconciler.failures()]
+    if agent.member.peers is not None:
+        for key, reasons in agent.member.peers.unreachable.items():
             problems += [f"peer {key}: {reason}" for reason in reasons]
-        problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.peers.admission.refused.values()]
+        problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.member.peers.admission.refused.values()]
     return problems
 
 
 def _host(agent: Agent) -> HostStatus | None:
-    if agent.node is None:
+    if agent.member.node is None:
         return None
-    host = agent.node.host
+    host = agent.member.node.host
     return HostStatus(
         interface=host.interface,
         mtu=host.mtu,
@@ -140,7 +141,7 @@ def _host(agent: Agent) -> HostStatus | None:
 
 
 def _lease(agent: Agent) -> LeaseStatus | None:
-    lease = agent.own.lease
+    lease = agent.member.own.lease
     if lease is None:
         return None
     return LeaseStatus(
@@ -148,11 +149,11 @@ def _lease(agent: Agent) -> LeaseStatus | None:
         subnets=tuple(map(str, lease.subnets)),
         created=lease.created,
         expires=lease.expires,
-        renewed=agent.own.renewed,
+        renewed=agent.member.own.renewed,
     )
 
 
-def _peers(peers: Peers, reconciler: Reconciler) -> list[PeerStatus]:
+def _peers(peers: Peers, reconciler: Lanes) -> list[PeerStatus]:
     listed = []
     for key, lease in peers.admission.admitted.items():
         state = reconciler.state(key)
@@ -166,6 +167,7 @@ def _peers(peers: Peers, reconciler: Reconciler) -> list[PeerStatus]:
                 public_ips=tuple(str(endpoint.public_ip) for endpoint in lease.endpoints),
                 programmed=not reasons,
                 why="; ".join(reasons) or None,
+                facts=dict(state.facts),
             )
         )
     return listed
@@ -173,12 +175,12 @@ def _peers(peers: Peers, reconciler: Reconciler) -> list[PeerStatus]:
 
 def _space(agent: Agent, admission: Admission) -> list[SpaceStatus]:
     """Used: our own subnet and those of the admitted peers."""
-    assert agent.node is not None
+    assert agent.member.node is not None
     leases: list[Lease] = list(admission.admitted.values())
-    if agent.node.lease is not None:
-        leases.append(agent.node.lease)
+    if agent.member.node.lease is not None:
+        leases.append(agent.member.node.lease)
     spaces = []
-    for space in (agent.node.config.ipv4, agent.node.config.ipv6):
+    for space in (agent.member.node.config.ipv4, agent.member.node.config.ipv6):
         if space is None:
             continue
         used = sum(1 for lease in leases for subnet in lease.subnets if subnet.version == space.network.version)

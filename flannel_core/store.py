@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable
+from ipaddress import IPv4Address, IPv6Address
 from pathlib import Path
 from typing import ClassVar, Generic, Literal, TypeVar
 
@@ -27,6 +28,11 @@ class StoreUnavailable(Exception):
 
 class OutOfSubnets(Exception):
     """No subnet is free. Waited for; ``str(error)`` says how many there are and how to get more."""
+
+
+class SubnetNotAssigned(Exception):
+    """The subnet is another's to give (Kubernetes' podCIDR), and not given yet. Waited for; ``str(error)`` says whose,
+    and the cure."""
 
 
 class NoSuchLease(FlannelError):
@@ -67,6 +73,13 @@ class Lost(msgspec.Struct, frozen=True):
 
     reason: str
     holder: Lease | None = None
+
+
+class PublicAddresses(msgspec.Struct, frozen=True):
+    """Where this host is to be reached at; None: the store does not say."""
+
+    ipv4: IPv4Address | None = None
+    ipv6: IPv6Address | None = None
 
 
 class StoreContext(msgspec.Struct, frozen=True):
@@ -141,6 +154,11 @@ class SubnetStore(ABC, Generic[OptionsT]):
     async def close(self) -> None:
         """Give everything back. The lease stays."""
 
+    async def public_addresses(self) -> PublicAddresses:
+        """What an operator wrote into the store for this host to be reached at; it wins over ``--public-ip``. Asked
+        before each start. The default: none."""
+        return PublicAddresses()
+
     @abstractmethod
     def config(self) -> AsyncIterator[ConfigText]:
         """net-conf.json now (its absence too), then each change."""
@@ -153,7 +171,8 @@ class SubnetStore(ABC, Generic[OptionsT]):
     @abstractmethod
     async def acquire(self, request: Request) -> Lease:
         """A lease for this host: ``previous`` if it fits the configuration, else the subnet of subnet.env if free,
-        else a free one. Compare-and-set; a lost race takes the next. A reservation stays one. Raises OutOfSubnets."""
+        else a free one. Compare-and-set; a lost race takes the next. A reservation stays one. Raises OutOfSubnets,
+        SubnetNotAssigned."""
 
     @abstractmethod
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
@@ -177,6 +196,15 @@ class SubnetStore(ABC, Generic[OptionsT]):
     async def release(self, subnet: IPNetwork) -> None:
         """Give a subnet back. Capability ``release``. Raises NoSuchLease."""
         raise NotImplementedError
+
+    async def give_up(self, lease: Lease) -> bool:
+        """Give ``lease`` back if it is still that one: of the same creation, and of the same host. False: it was gone
+        or another's already. Capability ``release``; a store with transactions looks and deletes in one."""
+        for entry in (await self.list()).leases:
+            if is_still(lease, entry):
+                await self.release(entry.subnets[0])
+                return True
+        return False
 
     async def reserve(self, lease: Lease) -> Lease:
         """Make a lease that never expires. Capability ``reserve``."""

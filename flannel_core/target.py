@@ -4,7 +4,7 @@ forwarder process are others. The only place where effects happen."""
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any, ClassVar
 
@@ -75,6 +75,10 @@ class TargetUnavailable(Exception):
     with this text, none of them is removed, the other targets go on, and it is tried again with backoff."""
 
 
+async def _nobody_asked() -> bool:
+    return False
+
+
 class Target(ABC):
     """A place that holds objects.
 
@@ -88,9 +92,17 @@ class Target(ABC):
     sysctls 10, addresses 20, neighbours and FDB 30, routes 40. A plugin chooses numbers around them."""
     poll_seconds: ClassVar[float | None] = None
     """How often everything is read again, for a target that cannot notify. None: ``watch`` tells."""
+    slow: ClassVar[bool] = False
+    """True where reads and writes take seconds (a cloud): no pass over other targets waits for this one, and its stages
+    order only its own kinds."""
     scope: Scope = Scope()
     """What ``watch`` goes by. Every ``read`` and ``watch`` sets it to its argument; whoever uses the target may set it
     at any time, so that a running watch knows at once what else has become ours or wanted."""
+
+    lease_is_ours: Callable[[], Awaitable[bool]] = staticmethod(_nobody_asked)
+    """Set by the agent: asks the store whether our lease is ours at this moment. Where a place may hold one object per
+    destination (a route of a cloud), what somebody else put there may be overwritten once this says True, and only
+    then."""
 
     async def open(self) -> None:
         """Get what is needed to read, watch and write. Raises FlannelError with the cure."""

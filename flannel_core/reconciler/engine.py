@@ -13,8 +13,8 @@ import asyncio
 import logging
 import math
 import random
-from collections.abc import Iterable, Sequence
-from typing import NoReturn
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NoReturn
 
 import msgspec
 
@@ -36,15 +36,17 @@ log = logging.getLogger(__name__)
 FULL_READ_SECONDS = 60.0
 """How often everything is read again although nothing was heard; a tenth more or less by chance."""
 BURST_SECONDS = 0.003
-"""How long a pass waits once something was heard: what belongs together is heard within it."""
+"""How long a pass waits once something was heard, unless something new is wanted: what belongs together is heard within
+it."""
 
 
 class OwnerState(msgspec.Struct, frozen=True):
     """``tried``: each object of the owner was tried at least once since it is wanted. ``failures``: what of it does not
-    stand, and why."""
+    stand, and why. ``facts``: what the targets tell beside the objects (handshake age, bytes), for the status."""
 
     tried: bool
     failures: tuple[Failure, ...] = ()
+    facts: Mapping[str, Any] = {}
 
 
 class Reconciler:
@@ -62,7 +64,10 @@ class Reconciler:
         *,
         rng: random.Random | None = None,
         full_read_seconds: float = FULL_READ_SECONDS,
+        on_swept: Callable[[], None] | None = None,
     ) -> None:
+        """``on_swept`` is called whenever nothing of an earlier run is left at the targets, in place of having the
+        record of that run forgotten."""
         rng = rng or random.Random()
         self.journal = journal
         self._targets = tuple(targets)
@@ -72,8 +77,12 @@ class Reconciler:
         self._retries = Retries(rng)
         self._reader = Reader(self._targets, owned, self._picture, self._retries, journal, rng, full_read_seconds)
         self._writer = Writer(self._homes, self._picture, self._reader, self._retries, owned, journal)
+        self.swept = False
+        """The last full reading found nothing that is ours and unwanted."""
+        self._on_swept = on_swept or self._forget_earlier_runs
         self._pruning = False
         self._lock = asyncio.Lock()
+        self._new_wish = asyncio.Event()
 
     @property
     def writes(self) -> int:
@@ -107,6 +116,7 @@ class Reconciler:
         for identity in identities:
             self._retries.clear(identity)
             self._writer.hold_off.forget(identity)
+        self._new_wish.set()
         self._reader.wake.set()
 
     def owners(self) -> list[str]:
@@ -132,7 +142,8 @@ class Reconciler:
         identities = picture.desired.identities(owner)
         failures = [failure for identity in identities if (failure := self._failure_of(identity))]
         failures += picture.desired.contested(owner)
-        return OwnerState(not any(identity in picture.untried for identity in identities), tuple(failures))
+        facts = {name: value for identity in identities for name, value in picture.facts.get(identity, {}).items()}
+        return OwnerState(not any(identity in picture.untried for identity in identities), tuple(failures), facts)
 
     def failures(self) -> list[Failure]:
         """Everything that was tried and is not as wanted, or could not be removed."""
@@ -194,7 +205,7 @@ class Reconciler:
                     self.pruning = True
                 if everything_read:
                     self._writer.hold_off.forget_old(now)
-                    self._forget_what_is_gone()
+                    self._look_for_remains()
             except BaseException:  # most likely cancelled in the middle of a write: nothing is certain any more
                 self._picture.touch_wanted()
                 self._reader.suspect()
@@ -234,20 +245,25 @@ class Reconciler:
         except TimeoutError:
             pass
         if self._reader.heard:
-            await asyncio.sleep(BURST_SECONDS)
+            try:
+                async with asyncio.timeout(BURST_SECONDS):
+                    await self._new_wish.wait()
+            except TimeoutError:
+                pass
         self._reader.heard = False
+        self._new_wish.clear()
         self._reader.wake.clear()
 
-    def _forget_what_is_gone(self) -> None:
-        """What only earlier runs recorded, and of which nothing is left, need not be looked for again."""
-        unclaimed = self._owned.unclaimed
-        if not self._pruning or not (unclaimed.devices or unclaimed.networks or unclaimed.external):
-            return
-        if self._reader.outages or any(
-            have.removable for identity in self._picture.unwanted() if (have := self._picture.found(identity))
-        ):
-            return
-        try:
-            self._owned.forget(unclaimed.devices, unclaimed.networks, unclaimed.external)
-        except FlannelError as error:
-            log.warning("%s", error)
+    def _look_for_remains(self) -> None:
+        self.swept = (
+            self._pruning
+            and not self._reader.outages
+            and not any(
+                have.removable for identity in self._picture.unwanted() if (have := self._picture.found(identity))
+            )
+        )
+        if self.swept:
+            self._on_swept()
+
+    def _forget_earlier_runs(self) -> None:
+        self._owned.forget_unclaimed([target.name for target in self._targets])

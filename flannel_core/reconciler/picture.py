@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from ..objects import Identity, Link, Object
 from .desired import Desired
@@ -25,6 +26,8 @@ class Picture:
         """What was wanted since it was last tried to make it so."""
         self.lost: dict[Identity, str] = {}
         """What was as wanted until something else changed it -> who that was, "" if it is not known."""
+        self.facts: dict[Identity, Mapping[str, Any]] = {}
+        """What the last reading told beside the objects. Few targets do."""
 
     def found(self, identity: Identity) -> Object | None:
         """What is there, as far as is known."""
@@ -89,6 +92,7 @@ class Picture:
                 now = want
         if now is None:
             del table[identity]
+            self.facts.pop(identity, None)
         else:
             table[identity] = now
         self.dirty[identity] = None
@@ -137,7 +141,7 @@ class Lesson:
         self._by_us = by_us
         self._seen: set[Identity] = set()
 
-    def take(self, item: Object) -> None:
+    def take(self, item: Object, facts: Mapping[str, Any] | None = None) -> None:
         """It is there. Of two with one identity the first counts."""
         identity = item.identity
         claim = self._picture.desired.get(identity)
@@ -146,6 +150,8 @@ class Lesson:
         if identity not in self._seen:
             self._seen.add(identity)
             self._picture.hear(identity, item, by_us=self._by_us)
+            if facts is not None:
+                self._picture.facts[identity] = facts
 
     def end(self) -> None:
         """Nothing else is there."""

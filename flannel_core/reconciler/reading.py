@@ -160,7 +160,7 @@ class Reader:
         try:
             lesson = self._picture.learn(self.kinds[target], devices, by_us=by_us)
             for number, actual in enumerate(await target.read(self.scope(target, devices)), 1):
-                lesson.take(actual.object)
+                lesson.take(actual.object, actual.facts)
                 if number % AT_ONCE == 0:
                     await asyncio.sleep(0)
             lesson.end()

@@ -101,7 +101,8 @@ def peer(n: int, vni: int = 1, network: int = 5) -> list[Object]:
 
 
 async def unchanged(reconciler: Reconciler) -> bool:
-    """True if a full read finds nothing to do."""
+    """True if a full read finds nothing to do, once the pass is over that may be under way."""
+    await reconciler.settle()
     before = reconciler.writes
     reconciler.suspect()
     await reconciler.settle()

@@ -42,6 +42,7 @@ def test_the_record_is_readable_json_with_a_version_for_root_alone(path: Path) -
         "networks": [],
         "external": [],
         "records": {},
+        "backends": {},
         "version": 1,
     }
     assert path.stat().st_mode & 0o777 == 0o600
@@ -56,18 +57,23 @@ def test_what_is_known_already_is_not_written_again(path: Path) -> None:
     assert path.stat().st_ino == before
 
 
-def test_what_is_forgotten_is_gone_from_the_file(path: Path) -> None:
-    owned = OwnedFile(path)
-    owned.record(["flannel.1", "flannel.2"], ["10.5.0.0/16"], ["eth0"])
-    owned.forget(["flannel.1"], ["10.5.0.0/16"], ["eth0"])
-    assert OwnedFile(path).owned == Owned(frozenset({"flannel.2"}))
-
-
-def test_what_only_an_earlier_run_recorded_is_unclaimed(path: Path) -> None:
+def test_what_only_an_earlier_run_recorded_is_forgotten(path: Path) -> None:
     OwnedFile(path).record(["flannel.1", "flannel.2"], ["10.5.0.0/16"], ["eth0"])
     owned = OwnedFile(path)
     owned.record(["flannel.2"], external=["eth1"])
-    assert owned.unclaimed == Owned(frozenset({"flannel.1"}), frozenset({"10.5.0.0/16"}), frozenset({"eth0"}))
+    owned.forget_unclaimed([])
+    assert owned.owned == OwnedFile(path).owned == Owned(frozenset({"flannel.2"}), external=frozenset({"eth1"}))
+
+
+def test_what_a_target_recorded_that_is_not_here_stays_with_the_backend_that_brought_it(path: Path) -> None:
+    OwnedFile(path).record(records={"vpc": ["rtb-1"], "fou": ["8285"]}, backends={"aws-vpc": "{}"})
+    owned = OwnedFile(path)
+    owned.record(["flannel.1"])
+    owned.forget_unclaimed(["fou"])
+    assert owned.owned.records == {"vpc": {"rtb-1"}}
+    assert owned.owned.backends == {"aws-vpc": "{}"}
+    owned.forget_unclaimed(["fou", "vpc"])
+    assert owned.owned == OwnedFile(path).owned == Owned(frozenset({"flannel.1"}))
 
 
 @pytest.mark.parametrize(
@@ -117,12 +123,12 @@ async def test_nothing_of_an_old_network_is_left_and_it_is_forgotten(world: Any)
     world.target.put(old, tell=False)
     world.start()
     await world.settled(2)
-    assert world.owned.unclaimed.devices == {"flannel.9"}
+    assert "flannel.9" in world.owned.owned.devices
     world.reconciler.pruning = True
     world.target.broken[old.identity] = "Device or resource busy"
     world.reconciler.suspect()
     await world.reconciler.settle()
-    assert world.owned.unclaimed.devices == {"flannel.9"}
+    assert "flannel.9" in world.owned.owned.devices
     del world.target.broken[old.identity]
     async with world.running():
         await asyncio.sleep(70)

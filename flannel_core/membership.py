@@ -1,0 +1,310 @@
+"""This host's membership of the fabric: its devices, its lease, its own objects, subnet.env, and the peers beside them.
+
+Joining and every later change go through the same steps; which task makes them, and when, is the agent's affair.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import msgspec
+
+from .backend import Announcement, Backend, Node
+from .config_watch import Chosen
+from .errors import FlannelError
+from .firewall.traffic import TrafficRules
+from .flanneld_options import FlanneldOptions
+from .host import Host
+from .host_choice import HostOptions, sentence
+from .host_discovery import discover
+from .journal import Journal
+from .klog import StateLog
+from .lease import Lease
+from .lock import AgentLock
+from .netlink.kernel import KernelTarget
+from .objects import Link, Object, Route, Sysctl
+from .own_lease import OwnLease
+from .ownership import OwnedFile
+from .peers import Peers
+from .plugins import load_backend
+from .reconciler.lanes import Lanes
+from .store import LeaseLost, StoreUnavailable, SubnetStore
+from .subnet_file import SubnetFile
+from .sysctl import SysctlTarget
+from .target import Target
+
+log = logging.getLogger(__name__)
+
+BLACKHOLE_METRIC = 65535
+"""Behind every other route to our subnet: the container bridge has one to the very same destination at metric 0."""
+LOCAL = "this host"
+"""Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
+hold no space."""
+RULES = "traffic rules"
+"""Who wants those."""
+
+
+class CannotStart(Exception):
+    """This host cannot join the fabric yet; waited for, and ``str(error)`` is shown in the status."""
+
+
+class Membership:
+    """One host's part. What is None is not known yet; all of it is once ``join`` has returned."""
+
+    def __init__(self, options: FlanneldOptions, store: SubnetStore[Any], lock: AgentLock, journal: Journal) -> None:
+        self.options = options
+        self.own = OwnLease(store, options.subnet_file)
+        self.node: Node | None = None
+        self.backend: Backend[Any, Any] | None = None
+        self.reconciler: Lanes | None = None
+        self.peers: Peers | None = None
+        self.rules = TrafficRules(
+            masquerade=options.ip_masq,
+            random_fully=not options.ip_masq_fully_random_disable,
+            forward=options.iptables_forward_rules,
+            excludes=options.excludes,
+            seconds=options.iptables_resync,
+        )
+        self.host_options: HostOptions = options.host
+        """--iface and its kin, with the public addresses that the store gives this host."""
+        self.owned = OwnedFile(options.subnet_file.parent / "owned.json", dry_run=options.dry_run)
+        self._store = store
+        self._lock = lock
+        self._journal = journal
+        self._subnet_file = SubnetFile(options.subnet_file, ip_masq=options.ip_masq)
+        self._said = StateLog(log)
+
+    # --- joining -------------------------------------------------------------------------------------------------
+
+    async def join(self, chosen: Chosen) -> None:
+        """Until our lease and this host's own objects stand and subnet.env is written. Raises StoreUnavailable,
+        OutOfSubnets, SubnetNotAssigned, CannotStart; FlannelError for what no configuration cures."""
+        peers = await self.register(chosen, dry_run=False)
+        self._write_subnet_file()
+        self.peers = peers
+        await self.want_rules()
+
+    async def register(self, chosen: Chosen, *, dry_run: bool) -> Peers:
+        """Devices, lease, this host's objects. Raises as ``join``."""
+        backend = chosen.backend
+        given = await self._store.public_addresses()
+        self.host_options = self.options.host.reached_at(given.ipv4, given.ipv6)
+        host = self._discover(chosen)
+        self._said.say("host", logging.INFO, sentence(host))
+        previous = await self.own.previous(backend, host)
+        reconciler = await self._open_reconciler(backend)
+        node = await self._prepared(chosen, host, previous, None, dry_run=dry_run)
+        wish = self.own.wish(backend, node.host, node.announcement)
+        lease = await self.own.acquire(node.config, wish, dry_run=dry_run)
+        self.backend, self.node = backend, _with_lease(node, lease)
+        reconciler.want(LOCAL, self._local_objects(backend, self.node), LOCAL)
+        if not dry_run:
+            await reconciler.settle()
+        return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster)
+
+    def _write_subnet_file(self) -> None:
+        assert self.node is not None
+        try:
+            self._subnet_file.write(self.node)
+        except OSError as error:
+            raise CannotStart(
+                f"{self._subnet_file.path}: cannot be written ({error.strerror}); pods get no address before it is"
+            ) from error
+
+    async def _prepared(
+        self, chosen: Chosen, host: Host, previous: Lease | None, lease: Lease | None, *, dry_run: bool
+    ) -> Node:
+        """What to announce, with the devices made that it is about. ``lease`` is the one held already, if any. Raises
+        CannotStart."""
+        backend = chosen.backend
+        node = Node(chosen.config, host, await _prepare(backend, host, previous, dry_run), lease)
+        if dry_run:
+            self._record(node, backend, list(backend.local(node)))
+        elif await self._make_devices(node, backend):
+            # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
+            host = self._discover(chosen)
+            node = Node(chosen.config, host, await _prepare(backend, host, previous, dry_run), lease)
+        return node
+
+    def _discover(self, chosen: Chosen) -> Host:
+        config = chosen.config
+        return discover(
+            self.host_options,
+            ipv4=config.ipv4 is not None,
+            ipv6=config.ipv6 is not None,
+            own_devices=self.owned.owned.devices,
+        )
+
+    async def _open_reconciler(self, backend: Backend[Any, Any]) -> Lanes:
+        if self.reconciler is not None:  # an earlier try, perhaps with another backend
+            await self.reconciler.close()
+        targets = [KernelTarget(), SysctlTarget(), *self.rules.targets, *backend.targets()]
+        targets += self._targets_left_behind({target.name for target in targets})
+        for target in targets:
+            target.lease_is_ours = self._lease_is_ours
+        self.reconciler = Lanes(targets, self.owned, self._journal)
+        await self.reconciler.open()
+        return self.reconciler
+
+    def _targets_left_behind(self, here: set[str]) -> list[Target]:
+        """The targets at which an earlier run with another backend has left something."""
+        owned = self.owned.owned
+        missing = owned.records.keys() - here
+        found: list[Target] = []
+        for name, options in owned.backends.items() if missing else ():
+            try:
+                backend_class = load_backend(name)
+                backend = backend_class(
+                    msgspec.json.decode(options, type=backend_class.Options), self.options.subnet_file.parent
+                )
+                found += [target for target in backend.targets() if target.name in missing]
+            except (FlannelError, msgspec.MsgspecError) as error:
+                self._said.say("left", logging.WARNING, f"What backend {name} has left behind stays: {error}")
+        return found
+
+    async def _lease_is_ours(self) -> bool:
+        """Asks the store, not what is remembered."""
+        if self.backend is None or self.node is None or self.own.lease is None:
+            return False
+        try:
+            lease = await self.own.previous(self.backend, self.node.host)
+        except StoreUnavailable:
+            return False
+        return lease is not None and (lease.key, lease.created) == (self.own.lease.key, self.own.lease.created)
+
+    async def _make_devices(self, node: Node, backend: Backend[Any, Any]) -> bool:
+        """The devices, which need no subnet yet. True if there are any. Raises CannotStart."""
+        assert self.reconciler is not None
+        objects = self._local_objects(backend, node)
+        self._claim(node, backend, objects)
+        self.reconciler.want(LOCAL, objects, LOCAL)
+        await self.reconciler.settle()
+        for failure in self.reconciler.state(LOCAL).failures:
+            if isinstance(failure.object, Link):
+                raise CannotStart(f"{failure.object.name}: {failure.reason}")
+        return any(isinstance(item, Link) for item in objects)
+
+    def _claim(self, node: Node, backend: Backend[Any, Any], objects: list[Object]) -> None:
+        """Put on record what will be ours before the first object of it is made. Raises FlannelError if another agent
+        has it."""
+        for item in objects:
+            if isinstance(item, Link):
+                exists, ours = item.name in node.host.links, item.name in self.owned.owned.devices
+                self._lock.claim_device(item.name, exists=exists, ours=ours)
+        self._record(node, backend, objects)
+
+    def _record(self, node: Node, backend: Backend[Any, Any], objects: list[Object]) -> None:
+        assert self.reconciler is not None
+        devices = [item.name for item in objects if isinstance(item, Link)]
+        networks = {*node.config.networks, *self.own.previous_networks}
+        records = self.reconciler.records_of(objects)
+        backends = {node.config.backend_type: msgspec.json.encode(backend.options).decode()} if records else {}
+        self.owned.record(devices, map(str, networks), [node.host.interface], records, backends)
+
+    def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:
+        objects = list(backend.local(node))
+        if self.options.set_sysctls:
+            if node.config.ipv4:
+                objects.append(Sysctl("net/ipv4/ip_forward", "1"))
+            if node.config.ipv6:
+                objects.append(Sysctl("net/ipv6/conf/all/forwarding", "1"))
+        if self.options.ip_blackhole_route and node.lease:
+            objects += [
+                Route(str(subnet), None, type="blackhole", metric=BLACKHOLE_METRIC) for subnet in node.lease.subnets
+            ]
+        return objects
+
+    async def want_rules(self) -> None:
+        """For the configuration and lease in use."""
+        assert self.reconciler is not None
+        assert self.node is not None
+        assert self.node.lease is not None
+        self.reconciler.want(RULES, await self.rules.wanted(self.node.config, self.node.lease), RULES)
+
+    # --- changing ------------------------------------------------------------------------------------------------
+
+    async def moved(self, host: Host) -> bool:
+        """The host is another now (address, MTU, interface). True if peers were told. Raises CannotStart."""
+        assert self.node is not None
+        assert self.backend is not None
+        announcement = await _prepare(self.backend, host, self.node.lease, dry_run=False)
+        node = msgspec.structs.replace(self.node, host=host, announcement=announcement)
+        return await self._change(node, self.backend)
+
+    async def reconfigure(self, chosen: Chosen) -> bool:
+        """Another configuration: the same subnet, other keys. True if peers were told. Raises CannotStart; what stood
+        before stands again then."""
+        assert self.node is not None
+        assert self.peers is not None
+        lease = self.node.lease
+        try:
+            node = await self._prepared(chosen, self._discover(chosen), lease, lease, dry_run=False)
+        except CannotStart:
+            await self.replan(self.node)
+            raise
+        self.peers.reconfigure(node, chosen.backend)
+        return await self._change(node, chosen.backend)
+
+    async def take_again(self) -> bool:
+        """Our lease is gone: True if the very same subnets are ours again, and planned for."""
+        assert self.node is not None
+        assert self.backend is not None
+        wish = self.own.wish(self.backend, self.node.host, self.node.announcement)
+        if not await self.own.take_again(self.node.config, wish):
+            return False
+        await self.replan(self.node)
+        return True
+
+    async def _change(self, node: Node, backend: Backend[Any, Any]) -> bool:
+        """Tell the peers if they know us otherwise, and plan again. True if they were told."""
+        assert self.node is not None
+        assert self.backend is not None
+        before = self.own.wish(self.backend, self.node.host, self.node.announcement)
+        after = self.own.wish(backend, node.host, node.announcement)
+        self.backend = backend
+        if after != before:
+            try:
+                await self.own.announce(after)
+            except LeaseLost as lost:
+                log.warning("%s", lost)  # the task that keeps the lease hears of it too, and decides
+        await self.replan(node)
+        return after != before
+
+    async def replan(self, node: Node) -> None:
+        """Plan everything again for ``node`` and the lease that we hold now."""
+        assert self.reconciler is not None
+        assert self.peers is not None
+        assert self.backend is not None
+        self.node = _with_lease(node, self.own.held)
+        objects = self._local_objects(self.backend, self.node)
+        self._claim(self.node, self.backend, objects)
+        self.reconciler.want(LOCAL, objects, LOCAL)
+        self.peers.replan(self.node)
+        self._subnet_file.put_back(self.node)
+        await self.want_rules()
+
+    def look_after(self) -> None:
+        """What nothing notifies: subnet.env gone, a hold-off of removals over."""
+        if self.peers is not None and self.node is not None:
+            self._subnet_file.put_back(self.node)
+            self.peers.release_hold()
+
+
+async def _prepare(backend: Backend[Any, Any], host: Host, previous: Lease | None, dry_run: bool) -> Announcement:
+    """The backend's ``prepare``; what it refuses may be cured by another configuration, so it is waited for."""
+    try:
+        return await backend.prepare(host, previous, dry_run=dry_run)
+    except FlannelError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _with_lease(node: Node, lease: Lease) -> Node:
+    """``node`` with our lease, whose data is what we announce."""
+    announced = node.announcement
+    own = msgspec.structs.replace(
+        lease,
+        ipv4=lease.ipv4 and msgspec.structs.replace(lease.ipv4, data=announced.ipv4_data),
+        ipv6=lease.ipv6 and msgspec.structs.replace(lease.ipv6, data=announced.ipv6_data),
+    )
+    return msgspec.structs.replace(node, lease=own)
