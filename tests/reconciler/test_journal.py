@@ -16,7 +16,7 @@ ROUTE = Route("10.5.2.0/24", "flannel.1")
 
 def test_the_journal_keeps_the_newest_entries() -> None:
     times = iter(range(100))
-    journal = Journal(3, clock=lambda: next(times))
+    journal = Journal(capacity=3, clock=lambda: next(times))
     for n in range(5):
         journal.add("put", f"route {n}", "a lease")
     assert journal.entries() == [Entry(n, "put", f"route {n}", "a lease") for n in (2, 3, 4)]
