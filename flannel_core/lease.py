@@ -58,6 +58,12 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     def subnets(self) -> tuple[IPNetwork, ...]:
         return tuple(e.subnet for e in self.endpoints)
 
+    def continues(self, before: Lease) -> bool:
+        """True if this is ``before`` as it is now: of the same creation, its host reached at the same addresses."""
+        return (self.key, self.created) == (before.key, before.created) and [e.public_ip for e in self.endpoints] == [
+            e.public_ip for e in before.endpoints
+        ]
+
 
 class Malformed(msgspec.Struct, frozen=True, gc=False):
     """An entry in the store that is no lease. It is shown in the status and harms nobody.

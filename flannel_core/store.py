@@ -198,10 +198,10 @@ class SubnetStore(ABC, Generic[OptionsT]):
         raise NotImplementedError
 
     async def give_up(self, lease: Lease) -> bool:
-        """Give ``lease`` back if it is still that one: of the same creation, and of the same host. False: it was gone
-        or another's already. Capability ``release``; a store with transactions looks and deletes in one."""
+        """Give ``lease`` back as long as it stands as it was (``Lease.continues``). False: it was gone, or another's
+        already. Capability ``release``; a store with transactions looks and deletes in one."""
         for entry in (await self.list()).leases:
-            if is_still(lease, entry):
+            if entry.continues(lease):
                 await self.release(entry.subnets[0])
                 return True
         return False

@@ -20,7 +20,7 @@ from .watching import Standing, told, watching
 
 
 class OwnLeaseChecks(StoreKit):
-    """The checks of ``previous``, ``acquire``, ``announce``, ``keep``, ``release`` and ``reserve``."""
+    """The checks of ``previous``, ``acquire``, ``announce``, ``keep``, ``release``, ``give_up`` and ``reserve``."""
 
     # --- a subnet for a host ---------------------------------------------------------------------------------------
 
@@ -248,6 +248,25 @@ class OwnLeaseChecks(StoreKit):
             for _ in range(10):
                 with pytest.raises(NoSuchLease, match=r"10\.5\.3\.0/24"):
                     await store.release(IPv4Network("10.5.3.0/24"))
+
+    @check("release")
+    async def test_a_host_gives_its_lease_up_once(self, place: Any) -> None:
+        async with self.store(place) as store:
+            for config in (IPV4, DUAL, IPV6):
+                lease = await store.acquire(Request(config, host(1)))
+                assert await store.give_up(lease)
+                assert await entries(store) == {}
+                assert not await store.give_up(lease)
+
+    @check("release")
+    async def test_what_another_host_got_meanwhile_is_not_given_up(self, place: Any) -> None:
+        async with self.store(place) as one, self.store(place) as two:
+            lease = await one.acquire(Request(ONE, host(1)))
+            await two.release(lease.subnets[0])
+            taken = await two.acquire(Request(ONE, host(2)))
+            assert taken.key == lease.key
+            assert not await one.give_up(lease)
+            assert await entries(two) == Standing(taken)
 
     @check("reserve")
     async def test_a_reservation_is_found_by_its_owner_and_stays_one(self, place: Any) -> None:

@@ -196,6 +196,19 @@ class ReleasesNothing(SqliteStore):
         return
 
 
+@breaks("test_a_host_gives_its_lease_up_once")
+class GivesUpInWordsOnly(SqliteStore):
+    async def give_up(self, lease: Lease) -> bool:
+        return True
+
+
+@breaks("test_what_another_host_got_meanwhile_is_not_given_up")
+class GivesUpWhatStandsThere(SqliteStore):
+    async def give_up(self, lease: Lease) -> bool:
+        await self.release(lease.subnets[0])
+        return True
+
+
 @breaks("test_releasing_what_nobody_holds_is_refused_by_name")
 class ReleasesWhatNobodyHolds(SqliteStore):
     async def release(self, subnet: IPNetwork) -> None:

@@ -339,6 +339,17 @@ class EtcdStore(SubnetStore[EtcdOptions]):
                 return
         raise StoreUnavailable(f"{self.location}: {subnet} was changed by others, {TRIES} times")
 
+    async def give_up(self, lease: Lease) -> bool:
+        self._may_write()
+        for _ in range(TRIES):
+            record = await self._records.find(lease.key)
+            entry = None if record is None else self._records.entry(record)
+            if record is None or not isinstance(entry, Lease) or not entry.continues(lease):
+                return False
+            if await self._records.delete(record):
+                return True
+        raise StoreUnavailable(f"{self.location}: {lease.key} was changed by others, {TRIES} times")
+
     async def reserve(self, lease: Lease) -> Lease:
         """A lease of the same subnet and address becomes a reservation and keeps its data. Raises FlannelError if the
         subnet, or a part of it, is another's."""
@@ -346,7 +357,12 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         key = key_of(lease.subnets)
         for _ in range(TRIES):
             found = await self._records.all()
-            other = overlapping(lease.subnets, self._entries(found)[0])
+            leases, malformed = self._entries(found)
+            if any(entry.key == key for entry in malformed):
+                raise FlannelError(
+                    f"{key} cannot be reserved: what {self.location} holds there is malformed; release it first"
+                )
+            other = overlapping(lease.subnets, leases)
             if other is None:
                 wanted = msgspec.structs.replace(lease, key=key)
                 written = await self._records.create(wanted, found.position.revision, forever=True)

@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 
+from flannel_core.conformance.store_kit import reservation
 from flannel_core.conformance.stores import DUAL, GO_LEASE, IPV4, IPV6, TWENTY, host
 from flannel_core.conformance.watching import watching
+from flannel_core.errors import FlannelError
 from flannel_core.lease import Lease
 from flannel_core.store import Request, Snapshot
 
@@ -197,3 +199,12 @@ async def test_nothing_unparsable_is_ever_written(agent: Any, raw: Any, prefix: 
         with pytest.raises(FlannelError, match="cannot be written"):
             await store.acquire(Request(IPV4, host(1, ipv4_data=b'{"VNI":')))
     assert raw.get(prefix.encode()) == {}
+
+
+async def test_a_malformed_entry_is_not_reserved_over_but_can_be_released(agent: Any, raw: Any, prefix: str) -> None:
+    raw.put(key(prefix, "10.5.50.0-24"), b"{")
+    async with agent() as store:
+        with pytest.raises(FlannelError, match=r"10\.5\.50\.0-24 cannot be reserved: .* malformed; release it first"):
+            await store.reserve(reservation())
+        await store.release(reservation().subnets[0])
+        assert (await store.reserve(reservation())).expires is None

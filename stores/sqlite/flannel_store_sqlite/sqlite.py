@@ -293,6 +293,18 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         await self._engine.read(partial(self._rows_of, subnet))  # writing would make a missing file
         await self._engine.write(lambda connection: rows.delete(connection, self._rows_of(subnet, connection)))
 
+    async def give_up(self, lease: Lease) -> bool:
+        if await self._engine.read(partial(rows.find, key=lease.key.encode())) is None:
+            return False  # writing would make a missing file
+        return await self._engine.write(partial(self._give_up, lease))
+
+    def _give_up(self, lease: Lease, connection: sqlite3.Connection) -> bool:
+        row = rows.find(connection, lease.key.encode())
+        if row is None or not isinstance(row.entry, Lease) or not row.entry.continues(lease):
+            return False
+        rows.delete(connection, [(row.key, row.revision)])
+        return True
+
     def _rows_of(self, subnet: IPNetwork, connection: sqlite3.Connection | None) -> Sequence[rows.Written]:
         leases, malformed = rows.entries(connection)
         everything: tuple[Lease | Malformed, ...] = (*leases, *malformed)
