@@ -17,7 +17,8 @@ class Host(msgspec.Struct, frozen=True):
     are its own addresses (None: it has none, or the family is off), ``public_ipv4`` and ``public_ipv6`` what peers
     reach this host at (--public-ip, else the same). ``connected`` are the networks on-link at any device, with the
     device. ``links`` are all devices by name. ``reason`` says why this interface was chosen, ``others`` which others
-    there were.
+    there were. ``kernel`` is the release of the running one, (6, 18), None if it is not known. ``advertised`` are the
+    devices that a route by IPv6 router advertisement leaves through.
     """
 
     interface: str
@@ -33,6 +34,8 @@ class Host(msgspec.Struct, frozen=True):
     addresses: tuple[IPAddress, ...] = ()
     reason: str = ""
     others: tuple[str, ...] = ()
+    kernel: tuple[int, int] | None = None
+    advertised: tuple[str, ...] = ()
 
     def ip(self, family: Family) -> IPAddress | None:
         """The external interface's own address of one family."""
@@ -41,6 +44,11 @@ class Host(msgspec.Struct, frozen=True):
     def public_ip(self, family: Family) -> IPAddress | None:
         """The address of one family that peers reach this host at."""
         return self.public_ipv4 if family == 4 else self.public_ipv6
+
+    def is_translated(self, family: Family) -> bool:
+        """True if the address that peers reach this host at is none of its own: something on the way rewrites it."""
+        public = self.public_ip(family)
+        return public not in (None, self.ip(family), *self.addresses)
 
     def on_link(self, address: IPAddress) -> str | None:
         """The device through which ``address`` is reached without a gateway, by longest prefix; None: there is none."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
+import re
 from collections.abc import AsyncIterator, Collection
 from ipaddress import ip_network
 from pathlib import Path
@@ -26,6 +28,8 @@ STEADY_SECONDS = 1.0
 """How long a new address has to stand before it is announced: a DHCP renewal may take it away and give it back."""
 LOOK_AGAIN_SECONDS = 5.0
 """How often the kernel is asked without being told of a change, while nothing fits."""
+ADVERTISED = 9
+"""RTPROT_RA of linux/rtnetlink.h: the protocol of a route that a router advertisement brought."""
 GATHER_SECONDS = 0.05
 """Changes come in bursts (a link up brings its addresses and routes); one look answers for what came within this."""
 
@@ -61,6 +65,8 @@ def discover(options: HostOptions, *, ipv4: bool, ipv6: bool, own_devices: Colle
         addresses=_global_addresses(tables),
         reason=choice.reason,
         others=choice.others,
+        kernel=_kernel(os.uname().release),
+        advertised=_advertised(tables, own_devices),
     )
 
 
@@ -172,6 +178,17 @@ def _connected(tables: Tables, own_devices: Collection[str]) -> tuple[tuple[IPNe
     return tuple(
         sorted(found, key=lambda item: (item[0].version, item[0].network_address.packed, item[0].prefixlen, item[1]))
     )
+
+
+def _advertised(tables: Tables, own_devices: Collection[str]) -> tuple[str, ...]:
+    found = {row.route.device for row in tables.routes if row.route.protocol == ADVERTISED and row.route.device}
+    return tuple(sorted(found.difference(own_devices)))
+
+
+def _kernel(release: str) -> tuple[int, int] | None:
+    """The first two numbers of ``6.8.0-45-generic``; None for something else."""
+    numbers = re.match(r"(\d+)\.(\d+)", release)
+    return (int(numbers[1]), int(numbers[2])) if numbers else None
 
 
 def _global_addresses(tables: Tables) -> tuple[IPAddress, ...]:

@@ -21,18 +21,18 @@ from .host_discovery import discover
 from .journal import Journal
 from .klog import StateLog
 from .lease import Lease
+from .left_behind import targets_left_behind
 from .lock import AgentLock
 from .netlink.kernel import KernelTarget
+from .netlink.offloads import OffloadTarget
 from .objects import Link, Object, Route, Sysctl
 from .own_lease import OwnLease
 from .ownership import OwnedFile
 from .peers import Peers
-from .plugins import load_backend
 from .reconciler.lanes import Lanes
 from .store import LeaseLost, StoreUnavailable, SubnetStore
 from .subnet_file import SubnetFile
 from .sysctl import SysctlTarget
-from .target import Target
 
 log = logging.getLogger(__name__)
 
@@ -139,29 +139,17 @@ class Membership:
     async def _open_reconciler(self, backend: Backend[Any, Any]) -> Lanes:
         if self.reconciler is not None:  # an earlier try, perhaps with another backend
             await self.reconciler.close()
-        targets = [KernelTarget(), SysctlTarget(), *self.rules.targets, *backend.targets()]
-        targets += self._targets_left_behind({target.name for target in targets})
+        targets = [KernelTarget(), SysctlTarget(), OffloadTarget(), *self.rules.targets, *backend.targets()]
+        directory = self.options.subnet_file.parent
+        left_behind, lost = targets_left_behind(self.owned.owned, {target.name for target in targets}, directory)
+        targets += left_behind
+        if lost:
+            self._said.say("left", logging.WARNING, "; ".join(lost))
         for target in targets:
             target.lease_is_ours = self._lease_is_ours
         self.reconciler = Lanes(targets, self.owned, self._journal)
         await self.reconciler.open()
         return self.reconciler
-
-    def _targets_left_behind(self, here: set[str]) -> list[Target]:
-        """The targets at which an earlier run with another backend has left something."""
-        owned = self.owned.owned
-        missing = owned.records.keys() - here
-        found: list[Target] = []
-        for name, options in owned.backends.items() if missing else ():
-            try:
-                backend_class = load_backend(name)
-                backend = backend_class(
-                    msgspec.json.decode(options, type=backend_class.Options), self.options.subnet_file.parent
-                )
-                found += [target for target in backend.targets() if target.name in missing]
-            except (FlannelError, msgspec.MsgspecError) as error:
-                self._said.say("left", logging.WARNING, f"What backend {name} has left behind stays: {error}")
-        return found
 
     async def _lease_is_ours(self) -> bool:
         """Asks the store, not what is remembered."""

@@ -21,6 +21,7 @@ from flannel_core.lab import Lab
 from flannel_core.lab.network import in_a_throw_away_namespace, ip_batch
 from flannel_core.lease import Family, Lease
 from flannel_core.netlink.kernel import KernelTarget
+from flannel_core.netlink.offloads import OffloadTarget
 from flannel_core.objects import Link, Object
 from flannel_core.ownership import OwnedFile
 from flannel_core.reconciler.engine import Reconciler
@@ -71,7 +72,8 @@ class Fabric:
         self.backend = backend
         self.node = node
         self._owned = OwnedFile(directory / "owned.json")
-        self.reconciler = Reconciler([KernelTarget(), SysctlTarget(), *backend.targets()], self._owned, Journal())
+        targets = [KernelTarget(), SysctlTarget(), OffloadTarget(), *backend.targets()]
+        self.reconciler = Reconciler(targets, self._owned, Journal())
         self._operator = [KernelTarget(), *backend.targets()]
         self._wanted: dict[str, list[Object]] = {}
         local = list(backend.local(node))

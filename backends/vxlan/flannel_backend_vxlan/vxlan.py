@@ -6,18 +6,25 @@ import re
 import secrets
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import Annotated, ClassVar, Literal
 
 import msgspec
 
 from flannel_core.backend import Announcement, Backend, Node, Unreachable
 from flannel_core.host import Host
 from flannel_core.lease import FAMILIES, Endpoint, Family, Lease
-from flannel_core.objects import VXLAN_PORT, Address, FdbEntry, Link, Neighbour, Object, Route, Sysctl, Vxlan
+from flannel_core.objects import VXLAN_PORT, Address, FdbEntry, Link, Neighbour, Object, Offload, Route, Sysctl, Vxlan
 
 OVERHEAD: dict[Family, int] = {4: 50, 6: 70}
 """Bytes that VXLAN adds over each family: outer IP (20, 40), UDP 8, VXLAN 8, inner Ethernet 14 (RFC 7348 section 5).
 Go flannel takes 50 over IPv6 too, and the kernel then makes the device smaller than subnet.env says."""
+
+CHECKSUM_OFFLOAD = "tx-checksum-ip-generic"
+"""NETIF_F_HW_CSUM by its name in net/ethtool/common.c: checksums of the packets inside the tunnel are left to whoever
+sends the outer packet."""
+CHECKSUMS_SURVIVE_NAT = (5, 7)
+"""The Linux from which on NAT of the outer packet, whose UDP checksum is none, no longer writes one that falls on the
+unfinished checksum of the inner packet (nf_nat_proto.c)."""
 
 _MAC = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}")
 
@@ -43,6 +50,13 @@ class VxlanOptions(msgspec.Struct, frozen=True):
     direct_routing: Annotated[
         bool, msgspec.Meta(description="plain routes, without a tunnel, to peers on a connected network")
     ] = msgspec.field(default=False, name="DirectRouting")
+    checksum_offload: Annotated[
+        Literal["auto", "on", "off"],
+        msgspec.Meta(
+            description="tx-checksum-ip-generic of the device, kept on or off; auto: off where packets would get wrong "
+            "checksums (Linux before 5.7, a public address that is none of the host's own), else left as it is"
+        ),
+    ] = msgspec.field(default="auto", name="ChecksumOffload")
 
 
 class VxlanData(msgspec.Struct, frozen=True):
@@ -108,6 +122,7 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
             port = options.port or VXLAN_PORT
             info = Vxlan(options.vni, host.interface, str(local), port, options.learning, options.gbp)
             yield Link(device, info, self.device_mtu(host, family), data.vtep_mac, txqueuelen=0)
+            yield from self._offload(host, family)
             # A router advertisement from the pods' side must not give the host a default route.
             yield Sysctl(f"net/ipv6/conf/{device}/accept_ra", "0", device=device, optional=True)
             endpoint = node.lease.endpoint(family) if node.lease else None
@@ -115,6 +130,14 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
                 # A full-length prefix: the address serves as the source of host traffic and adds no broadcast route.
                 network = endpoint.subnet
                 yield Address(device, f"{network.network_address}/{network.max_prefixlen}")
+
+    def _offload(self, host: Host, family: Family) -> Iterable[Object]:
+        choice = self.options.checksum_offload
+        if choice == "auto":
+            old = host.kernel is not None and host.kernel < CHECKSUMS_SURVIVE_NAT
+            if not old and not host.is_translated(family):
+                return
+        yield Offload(self.devices[family], CHECKSUM_OFFLOAD, choice == "on")
 
     def peer(self, node: Node, lease: Lease) -> Iterable[Object | Unreachable]:
         for family in FAMILIES:

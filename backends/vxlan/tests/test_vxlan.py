@@ -15,7 +15,7 @@ from flannel_core.backend_options import decode_options
 from flannel_core.host import Host
 from flannel_core.lease import Endpoint, Lease
 from flannel_core.netconf import ConfigInvalid, NetworkConfig, parse_config
-from flannel_core.objects import Address, FdbEntry, Link, Neighbour, OtherLink, Route, Sysctl, Vxlan
+from flannel_core.objects import Address, FdbEntry, Link, Neighbour, Offload, OtherLink, Route, Sysctl, Vxlan
 
 OURS = "02:00:00:00:00:01"
 THEIRS = "02:00:00:00:00:02"
@@ -32,6 +32,8 @@ def host(**changes: Any) -> Host:
         "index": 2,
         "mtu": 1500,
         "mac": "02:ff:ff:ff:ff:01",
+        "ipv4": ip_address("192.0.2.1"),
+        "ipv6": ip_address("2001:db8::1"),
         "public_ipv4": ip_address("192.0.2.1"),
         "public_ipv6": ip_address("2001:db8::1"),
         "connected": ((ip_network("192.0.2.0/24"), "eth0"),),
@@ -118,6 +120,59 @@ def test_a_peer_with_another_vni_is_named_and_not_programmed() -> None:
     ]
 
 
+# --- checksum offload ---------------------------------------------------------------------------------------------
+
+
+def offloads(choice: str, **changes: Any) -> list[Offload]:
+    planned = vxlan(checksum_offload=choice).local(node(on=host(**changes)))
+    return [item for item in planned if isinstance(item, Offload)]
+
+
+OFF = [Offload(device, "tx-checksum-ip-generic", False) for device in ("flannel.1", "flannel-v6.1")]
+ON = [msgspec.structs.replace(item, on=True) for item in OFF]
+
+
+@pytest.mark.parametrize(
+    ("changes", "planned"),
+    [
+        ({"kernel": (6, 18)}, []),
+        ({"kernel": (5, 7)}, []),
+        ({"kernel": (5, 6)}, OFF),
+        ({"kernel": (4, 19)}, OFF),
+        ({"kernel": None}, []),
+        ({"kernel": (6, 18), "public_ipv4": ip_address("203.0.113.1")}, OFF[:1]),
+        ({"kernel": (6, 18), "public_ipv6": ip_address("2001:db8:9::1")}, OFF[1:]),
+        (
+            {
+                "kernel": (6, 18),
+                "public_ipv4": ip_address("203.0.113.1"),
+                "addresses": (ip_address("192.0.2.1"), ip_address("203.0.113.1")),
+            },
+            [],
+        ),
+    ],
+    ids=[
+        "new kernel",
+        "5.7",
+        "5.6",
+        "4.19",
+        "unknown kernel",
+        "IPv4 behind NAT",
+        "IPv6 behind NAT",
+        "public address of another interface of the host",
+    ],
+)
+def test_checksum_offload_is_switched_off_by_itself_only_where_checksums_would_be_wrong(
+    changes: dict[str, Any], planned: list[Offload]
+) -> None:
+    assert offloads("auto", **changes) == planned
+
+
+def test_checksum_offload_is_kept_as_it_is_asked_for_whatever_the_kernel() -> None:
+    assert offloads("off", kernel=(6, 18)) == OFF
+    assert offloads("on", kernel=(4, 19)) == ON
+
+
 # --- the MAC ------------------------------------------------------------------------------------------------------
 
 
@@ -193,7 +248,17 @@ def test_keys_are_matched_as_go_matches_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "value"), [("VNI", 1 << 24), ("VNI", -1), ("VNI", "1"), ("Port", 65536), ("MTU", 1e3), ("GBP", "true")]
+    ("key", "value"),
+    [
+        ("VNI", 1 << 24),
+        ("VNI", -1),
+        ("VNI", "1"),
+        ("Port", 65536),
+        ("MTU", 1e3),
+        ("GBP", "true"),
+        ("ChecksumOffload", "never"),
+        ("ChecksumOffload", False),
+    ],
 )
 def test_a_bad_key_is_named_with_its_value(key: str, value: Any) -> None:
     with pytest.raises(ConfigInvalid, match=f"Backend.{key}"):
