@@ -31,8 +31,8 @@ CLAIM_BACKLOG = 1024
 class AgentLock:
     """What one agent holds against every other, from ``with`` on until the process ends, however it ends.
 
-    The state directory: flock(2) on DIR/flanneld.lock, which has our pid in it. The file stays: removing it would let
-    two agents hold two files of one name.
+    The state directory: flock(2) on DIR/flanneld.lock, which has our pid in it. The file stays; only ``flannelctl
+    cleanup`` removes it, while it holds it.
 
     Devices: for each a listening Unix socket with the abstract name ``flannel-device-NAME``. Such names belong to the
     network namespace, as devices do, so agents with different state directories meet there. They are open to every
@@ -79,7 +79,7 @@ class AgentLock:
         """Raises FlannelError if a Go flanneld of this network namespace writes our subnet file. One that writes
         another serves another network, which is fine."""
         for other in go_flannelds():
-            if _same_file(other, subnet_file):
+            if other.writes(subnet_file):
                 raise FlannelError(
                     f"{other} writes {subnet_file} too; stop it first (its lease and devices are taken over), or give "
                     f"this agent another --subnet-file"
@@ -98,10 +98,13 @@ def _lock(directory: Path) -> int:
         ) from error
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.fstat(descriptor).st_nlink == 0:  # it was removed before it was ours: the next one has its name
+            os.close(descriptor)
+            return _lock(directory)
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
     except BlockingIOError as error:
-        holder = printable(os.pread(descriptor, 32, 0).strip()) or "unknown"
+        holder = _pid_in(descriptor)
         os.close(descriptor)
         raise FlannelError(
             f"another flanneld (pid {holder}) uses {directory}; stop it, or give this one a state directory of its own "
@@ -111,6 +114,29 @@ def _lock(directory: Path) -> int:
         os.close(descriptor)
         raise FlannelError(f"{path}: cannot be locked and written ({error.strerror})") from error
     return descriptor
+
+
+def user_of(directory: Path) -> str | None:
+    """The pid, as text, of the agent that uses ``directory``; None if none does. Writes nothing. Raises FlannelError if
+    that cannot be told."""
+    path = directory / LOCK_FILE
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise FlannelError(f"{path}: cannot be read ({error.strerror}); run as root") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        return None
+    except BlockingIOError:
+        return _pid_in(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _pid_in(descriptor: int) -> str:
+    return printable(os.pread(descriptor, 32, 0).strip()) or "unknown"
 
 
 def _claim(device: str) -> socket.socket | None:
@@ -153,21 +179,31 @@ def _holder(address: str) -> tuple[int | None, int | None]:
     return pid or None, uid
 
 
-class GoFlanneld(msgspec.Struct, frozen=True):
-    """A running Go flanneld of our network namespace. ``command`` is its command line, made printable;
-    ``subnet_file`` leads to its file through /proc, since it may have another root (a container's) than we."""
+class Flanneld(msgspec.Struct, frozen=True):
+    """A running flanneld of our network namespace, Go's or one of ours. ``command`` is its command line, made
+    printable; ``subnet_file`` leads to its file through /proc, since it may have another root (a container's) than
+    we."""
 
     pid: int
     command: str
     subnet_file: Path
+    is_go: bool
 
     def __str__(self) -> str:
-        return f"a Go flanneld (pid {self.pid}: {self.command})"
+        return f"{'a Go' if self.is_go else 'another'} flanneld (pid {self.pid}: {self.command})"
+
+    def writes(self, subnet_file: Path) -> bool:
+        """True if that is its --subnet-file."""
+        ours, its = subnet_file.absolute(), self.subnet_file
+        try:
+            return ours.name == its.name and its.parent.samefile(ours.parent)
+        except OSError:
+            return False
 
 
-def go_flannelds() -> Iterator[GoFlanneld]:
-    """Every process named flanneld in this network namespace that no Python runs. One that ends while it is looked at,
-    or that we may not look into, is left out."""
+def flannelds() -> Iterator[Flanneld]:
+    """Every process named flanneld in this network namespace. One that ends while it is looked at, or that we may not
+    look into, is left out."""
     for process in Path("/proc").iterdir():
         if not process.name.isdecimal():
             continue
@@ -176,19 +212,23 @@ def go_flannelds() -> Iterator[GoFlanneld]:
                 "/proc/self/ns/net"
             ):
                 continue
-            if (process / "exe").readlink().name.startswith("python"):
-                continue
+            is_go = not (process / "exe").readlink().name.startswith("python")
             arguments = [os.fsdecode(word) for word in (process / "cmdline").read_bytes().split(b"\0")[:-1]]
             environment = (process / "environ").read_bytes().split(b"\0")
             named = Path(_subnet_file(arguments, environment))
             subnet_file = process / "root" / named.relative_to("/") if named.is_absolute() else process / "cwd" / named
         except OSError:
             continue
-        yield GoFlanneld(int(process.name), printable(" ".join(arguments), 200), subnet_file)
+        yield Flanneld(int(process.name), printable(" ".join(arguments), 200), subnet_file, is_go)
+
+
+def go_flannelds() -> Iterator[Flanneld]:
+    """Those of them that no Python runs."""
+    return (other for other in flannelds() if other.is_go)
 
 
 def _subnet_file(arguments: list[str], environment: list[bytes]) -> str:
-    """Go flanneld's --subnet-file: the option with one dash or two, else its variable, else the default."""
+    """A flanneld's --subnet-file: the option with one dash or two, else its variable, else the default."""
     found = ""
     for position, word in enumerate(arguments):
         name, equals, value = word.lstrip("-").partition("=")
@@ -197,11 +237,3 @@ def _subnet_file(arguments: list[str], environment: list[bytes]) -> str:
     prefix = b"FLANNELD_SUBNET_FILE="
     variable = next((entry.removeprefix(prefix) for entry in environment if entry.startswith(prefix)), b"")
     return found or os.fsdecode(variable) or DEFAULT_SUBNET_FILE
-
-
-def _same_file(other: GoFlanneld, subnet_file: Path) -> bool:
-    ours, theirs = subnet_file.absolute(), other.subnet_file
-    try:
-        return ours.name == theirs.name and theirs.parent.samefile(ours.parent)
-    except OSError:
-        return False
