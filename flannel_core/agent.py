@@ -57,7 +57,7 @@ class Agent:
         self.store = store
         self.directory = options.subnet_file.parent
         self.started = time.time()
-        self.journal = Journal()
+        self.journal = Journal(None if options.dry_run else self.directory)
         self.config = ConfigWatch(self.directory, ranges=store_name != "kubernetes")
         self.waiting_for: str | None = "the network configuration"
         self.ready = False
@@ -131,6 +131,7 @@ class Agent:
     async def _close(self) -> None:
         if self.member.reconciler is not None:
             await self.member.reconciler.close()
+        self.journal.close()
         await self.store.close()
 
     # --- joining -------------------------------------------------------------------------------------------------

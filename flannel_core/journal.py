@@ -36,7 +36,7 @@ BATCH = 100
 """Entries written at once: together less than a file may hold, however long each of them is."""
 LONGEST_TEXT = 500
 """Characters of one text in an entry."""
-TAIL = 256 << 10
+TAIL = 512 << 10
 """Bytes looked through at a start for what belongs into memory."""
 BATCH_SECONDS = 0.1
 """What is done within it is written together."""

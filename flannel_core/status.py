@@ -10,6 +10,9 @@ from typing import Any
 
 import msgspec
 
+REPAIRS_SECONDS = 3600.0
+"""How far back the status tells of repairs, at most."""
+
 
 class HostStatus(msgspec.Struct, frozen=True):
     """This host. ``addresses`` are all of the external interface's, ``public_*`` what peers reach it at, ``reason``
@@ -102,6 +105,15 @@ class FailureStatus(msgspec.Struct, frozen=True):
     retry_in: float | None = None
 
 
+class RepairsStatus(msgspec.Struct, frozen=True):
+    """What was put back within the last ``seconds`` because something else had changed it: ``count`` objects, of which
+    ``objects`` names the most frequent ones, each with how often."""
+
+    seconds: float
+    count: int
+    objects: tuple[tuple[str, int], ...] = ()
+
+
 class Status(msgspec.Struct, frozen=True, kw_only=True):
     """The whole of ``GET /status``. What is None is not known yet.
 
@@ -126,6 +138,7 @@ class Status(msgspec.Struct, frozen=True, kw_only=True):
     refused: tuple[RefusedStatus, ...] = ()
     space: tuple[SpaceStatus, ...] = ()
     failures: tuple[FailureStatus, ...] = ()
+    repairs: RepairsStatus | None = None
 
     @property
     def healthy(self) -> bool:

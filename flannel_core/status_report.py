@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import time
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -10,11 +12,13 @@ import msgspec
 from . import __version__
 from .admission import Admission
 from .host_discovery import forwarding_warnings
+from .journal import Journal
 from .lease import Lease
 from .peers import Peers
 from .reconciler.diff import PlannedChange
 from .reconciler.lanes import Lanes
 from .status import (
+    REPAIRS_SECONDS,
     BackendStatus,
     ConfigStatus,
     FailureStatus,
@@ -23,6 +27,7 @@ from .status import (
     PeerStatus,
     PlanLine,
     RefusedStatus,
+    RepairsStatus,
     SpaceStatus,
     Status,
     StoreStatus,
@@ -30,6 +35,9 @@ from .status import (
 
 if TYPE_CHECKING:
     from .agent import Agent
+
+REPAIRS_NAMED = 10
+"""Objects that the status names: those repaired most often."""
 
 
 def status_of(agent: Agent) -> Status:
@@ -84,6 +92,7 @@ def status_of(agent: Agent) -> Status:
         )
         if reconciler
         else (),
+        repairs=_repairs(agent.journal, time.time()),
     )
 
 
@@ -110,6 +119,8 @@ def _problems(agent: Agent) -> list[str]:
         problems.append(f"the last valid configuration is in use: {agent.config.error}")
     if agent.config.pending is not None:
         problems.append(agent.config.pending)
+    if agent.journal.trouble is not None:
+        problems.append(agent.journal.trouble)
     if agent.member.peers is not None and agent.member.peers.hold is not None:
         problems.append(f"nothing is removed for now: {agent.member.peers.hold}")
     if agent.member.node is not None:
@@ -123,6 +134,17 @@ def _problems(agent: Agent) -> list[str]:
             problems += [f"peer {key}: {reason}" for reason in reasons]
         problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.member.peers.admission.refused.values()]
     return problems
+
+
+def _repairs(journal: Journal, now: float) -> RepairsStatus:
+    """Of the last hour, or of the shorter time that the journal's newest entries reach back."""
+    entries = journal.entries()
+    seconds = REPAIRS_SECONDS
+    if len(entries) == journal.capacity:
+        seconds = min(seconds, now - entries[0].time)
+    repaired = [entry for entry in entries if entry.action == "repair" and entry.time >= now - seconds]
+    named = Counter(entry.object for entry in repaired if entry.count == 1)
+    return RepairsStatus(seconds, sum(entry.count for entry in repaired), tuple(named.most_common(REPAIRS_NAMED)))
 
 
 def _host(agent: Agent) -> HostStatus | None:

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from ..errors import EXIT_FAILED, EXIT_OK, FlannelError
-from ..status import LeaseStatus, PlanLine, Status, StoreStatus
+from ..status import REPAIRS_SECONDS, LeaseStatus, PlanLine, RepairsStatus, Status, StoreStatus
 from .agent_socket import DEFAULT_SUBNET_FILE, SubnetFile, ask
 from .output import clean, duration, say, show_json, show_table
 
@@ -18,6 +18,8 @@ AnswerT = TypeVar("AnswerT")
 
 MOST_PROBLEMS = 20
 """More at once have a common cause, which stands first; all of them would push it off the screen."""
+MOST_REPAIRS = 3
+"""Objects that are named; `flannelctl events` tells of all."""
 
 
 def status(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE) -> int:
@@ -130,6 +132,8 @@ def _facts(found: Status, now: float) -> Iterator[tuple[str, str]]:
     programmed = sum(peer.programmed for peer in found.peers)
     yield "peers", f"{programmed} of {len(found.peers)} programmed, {len(found.refused)} refused"
     yield "writes", f"{found.writes} since the start"
+    if found.repairs and found.repairs.count:
+        yield "repaired", _repairs(found.repairs)
 
 
 def _lease(lease: LeaseStatus, now: float) -> str:
@@ -147,6 +151,14 @@ def _store(store: StoreStatus) -> str:
     return f"{store.name}, {answered}" + (
         "" if store.reachable else f", does not now: {store.reason or 'no reason known'}"
     )
+
+
+def _repairs(repairs: RepairsStatus) -> str:
+    times = "once" if repairs.count == 1 else f"{repairs.count} times"
+    within = "hour" if repairs.seconds == REPAIRS_SECONDS else duration(repairs.seconds)
+    named = [f"{name} ({count})" if count > 1 else name for name, count in repairs.objects[:MOST_REPAIRS]]
+    more = repairs.count - sum(count for _, count in repairs.objects[:MOST_REPAIRS])
+    return f"{times} in the last {within}: " + ", ".join([*named, *([f"{more} more"] if more else [])])
 
 
 def _aside(text: str) -> str:

@@ -206,6 +206,7 @@ class Reconciler:
                 if everything_read:
                     self._writer.hold_off.forget_old(now)
                     self._look_for_remains()
+                self.journal.tally.passes.add(asyncio.get_running_loop().time() - now)
             except BaseException:  # most likely cancelled in the middle of a write: nothing is certain any more
                 self._picture.touch_wanted()
                 self._reader.suspect()

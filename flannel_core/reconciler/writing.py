@@ -169,6 +169,7 @@ class Writer:
             by = picture.lost.get(identity)
             if by is not None:
                 self.repairs += 1
+                self._journal.tally.repairs[put.object.kind] += 1
                 self.hold_off.repaired(identity, now)
             action: Action = "repair" if by is not None else "change" if put.previous is not None else "put"
             made[action] += 1
@@ -253,7 +254,7 @@ class Writer:
         more = (len(items) if total is None else total) - SHOWN
         if more > 0:
             text = f"{more} more objects"
-            self._journal.add(action, text, items[-1][1])
+            self._journal.add(action, text, items[-1][1], count=more)
             log.log(level, "%s: %s", action, text)
 
     def _target_of(self, item: Object) -> Target:
