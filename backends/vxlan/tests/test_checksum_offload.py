@@ -78,9 +78,10 @@ def test_behind_nat_it_is_switched_off_by_itself(lab: Lab) -> None:
 def test_a_changed_configuration_is_applied_to_the_device_as_it_stands(lab: Lab) -> None:
     (a,) = lab.hosts(1, backend="vxlan", options={"ChecksumOffload": "off"})
     index = a.run("cat /sys/class/net/flannel.1/ifindex")
-    for choice in ("on", "off"):
-        lab.set_config({"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "ChecksumOffload": choice}})
-        lab.eventually(lambda choice=choice: ethtool(a, "flannel.1") == choice, WITHIN)
+    lab.set_config({"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "ChecksumOffload": "on"}})
+    lab.eventually(lambda: ethtool(a, "flannel.1") == "on", WITHIN)
+    lab.set_config({"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan", "ChecksumOffload": "off"}})
+    lab.eventually(lambda: ethtool(a, "flannel.1") == "off", WITHIN)
     assert a.run("cat /sys/class/net/flannel.1/ifindex") == index
 
 
