@@ -1,0 +1,262 @@
+"""The lab's API server as a process, and everything that can be done to it."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import msgspec
+
+from flannel_core.lab.network import LabError
+
+from .access import FLANNEL
+from .api import Asked
+from .objects import Json
+from .server import Settings
+
+START_SECONDS = 20.0
+POLL_SECONDS = 0.02
+
+
+class Certificate(NamedTuple):
+    """Files in PEM: the server's certificate, its key, who signed it, and who signs clients' (None: they show none)."""
+
+    file: Path
+    key: Path
+    ca: Path
+    client_ca: Path | None = None
+
+
+class KubernetesServer:
+    """A context manager; ``start`` and ``kill`` do it by hand.
+
+    ``namespace`` None: this process's own. ``url`` is that of the first of ``addresses``, ``token`` that of the service
+    account of kube-flannel.yml, ``admin_token`` of one who may do everything.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        addresses: Sequence[str] = ("127.0.0.1",),
+        certificate: Certificate | None = None,
+        namespace: str | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self.directory = directory
+        self.certificate = certificate
+        self.admin_token = secrets.token_hex(16)
+        self.token = ""
+        self.log_file = directory / "kube-apiserver.log"
+        self.process: subprocess.Popen[bytes] | None = None
+        self._addresses = tuple(addresses)
+        self._namespace = namespace
+        self._environment = environment
+        self._socket = directory / "kube-apiserver.sock"
+        self._port = 0
+        self._forgotten = 0
+
+    def __enter__(self) -> KubernetesServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """With nothing stored. Raises LabError with what it says."""
+        files = self.certificate
+        settings = Settings(
+            str(self._socket),
+            self.admin_token,
+            self._addresses,
+            self._port,
+            str(files.file) if files else "",
+            str(files.key) if files else "",
+            str(files.client_ca) if files and files.client_ca else "",
+        )
+        file = self.directory / "kube-apiserver.json"
+        file.touch(mode=0o600)
+        file.write_bytes(msgspec.json.encode(settings))
+        self._socket.unlink(missing_ok=True)
+        command = ["ip", "netns", "exec", self._namespace] if self._namespace else []
+        with self.log_file.open("ab") as log:
+            self.process = subprocess.Popen(
+                [*command, sys.executable, "-m", "flannel_core.lab.kubernetes.server", str(file)],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=self._environment,
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + START_SECONDS
+        while not self._socket.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise LabError(f"the lab's API server does not get ready:\n{self.log_file.read_text()}")
+            time.sleep(POLL_SECONDS)
+        self._port = int(self._call("port"))
+        self.rotate_token()
+
+    def kill(self) -> None:
+        """SIGKILL, and wait. What was stored is gone."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait()
+
+    @property
+    def url(self) -> str:
+        return self.urls[0]
+
+    @property
+    def urls(self) -> list[str]:
+        """One for each address."""
+        scheme = "https" if self.certificate else "http"
+        return [f"{scheme}://{f'[{a}]' if ':' in a else a}:{self._port}" for a in self._addresses]
+
+    def down(self) -> None:
+        """Connections are refused, those that there are break; what is stored stays."""
+        self._call("down")
+
+    def up(self) -> None:
+        """Listen again after ``down``, on the same port."""
+        self._call("up")
+
+    def put_nodes(self, nodes: Iterable[Json]) -> None:
+        """Write nodes as they are given, even such as a server would not take."""
+        self._call("put", resource="nodes", objects=list(nodes))
+
+    def put(self, resource: str, value: Json, namespace: str = "") -> None:
+        """Write one object of any resource ("pods", "namespaces", "events") in the same way."""
+        self._call("put", resource=resource, objects=[value], namespace=namespace)
+
+    def node(self, name: str) -> Json:
+        """Raises LabError if there is none."""
+        found = self._call("get", resource="nodes", name=name)
+        if found is None:
+            raise LabError(f"the lab's API server has no node {name!r}")
+        return dict(found)
+
+    def objects(self, resource: str) -> list[Json]:
+        """All objects of a resource, by name."""
+        return list(self._call("all", resource=resource))
+
+    def delete_node(self, name: str) -> None:
+        self._call("delete", resource="nodes", name=name)
+
+    def compact(self) -> int:
+        """Forget all history: whoever comes with an older version is told that it is gone. Returns the oldest that can
+        still be read."""
+        return int(self._call("compact"))
+
+    def cut_watches(self) -> int:
+        """Break the connections of all watches. Returns how many there were."""
+        return int(self._call("cut_watches"))
+
+    def faults(self, **changes: Any) -> None:
+        """Change fields of ``api.Faults``; the others stay."""
+        self._call("faults", changes=changes)
+
+    def rotate_token(self, user: str = FLANNEL) -> str:
+        """Give a user a new token; the old one is refused from now on. Returns it."""
+        token = secrets.token_hex(16)
+        self.set_token(token, user)
+        return token
+
+    def set_token(self, token: str, user: str = FLANNEL) -> None:
+        self._call("set_token", user=user, token=token)
+        if user == FLANNEL:
+            self.token = token
+
+    def allow(self, verb: str, resource: str, user: str = FLANNEL) -> None:
+        """``resource`` with its subresource ("nodes/status")."""
+        self._call("allow", user=user, verb=verb, resource=resource)
+
+    def deny(self, verb: str, resource: str, user: str = FLANNEL) -> None:
+        self._call("deny", user=user, verb=verb, resource=resource)
+
+    def requests(self) -> list[Asked]:
+        """Every request that was answered since ``forget_requests``; a watch counts once it has begun."""
+        return msgspec.convert(self._call("log", since=self._forgotten), list[Asked])
+
+    def forget_requests(self) -> None:
+        self._forgotten += len(self.requests())
+
+    def counts(self) -> Counter[str]:
+        """How many requests of each verb and resource there were: ``counts()["watch nodes"]``."""
+        return Counter(f"{asked.verb} {asked.resource}" for asked in self.requests())
+
+    def write_kubeconfig(self, file: Path, *, token: str | None = None, **user: str) -> Path:
+        """A kubeconfig as the service account, with its present token; with another ``token``; or with other fields of
+        a kubeconfig's user (``tokenFile``; ``client_certificate`` for ``client-certificate``). Returns ``file``."""
+        fields = {name.replace("_", "-"): value for name, value in user.items()} or {"token": token or self.token}
+        cluster = {"server": self.url}
+        if self.certificate:
+            cluster["certificate-authority"] = str(self.certificate.ca)
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "lab", "cluster": cluster}],
+            "users": [{"name": "flannel", "user": fields}],
+            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "flannel"}}],
+            "current-context": "lab",
+        }
+        file.write_text(json.dumps(config, indent=1))
+        return file
+
+    def _call(self, call: str, /, **arguments: Any) -> Any:
+        def exchange() -> bytes:
+            with socket.socket(socket.AF_UNIX) as connection:
+                connection.connect(str(self._socket))
+                connection.sendall(msgspec.json.encode([call, arguments]))
+                connection.shutdown(socket.SHUT_WR)
+                answer = bytearray()
+                while data := connection.recv(1 << 16):
+                    answer += data
+                return bytes(answer)
+
+        answer = msgspec.json.decode(exchange())
+        if "error" in answer:
+            raise LabError(f"the lab's API server cannot {call}: {answer['error']}")
+        return answer["result"]
+
+
+def node(
+    name: str,
+    pod_cidrs: Sequence[str] = (),
+    *,
+    annotations: Mapping[str, str] = {},
+    labels: Mapping[str, str] = {},
+    size: int = 0,
+) -> Json:
+    """A node as a kubelet registers it, with podCIDRs as the controller assigns them. ``size``: at least so many bytes
+    of JSON, filled up as in real ones, with the names of images."""
+    value: Json = {
+        "metadata": {"name": name, "annotations": dict(annotations), "labels": dict(labels)},
+        "spec": {"podCIDR": pod_cidrs[0], "podCIDRs": list(pod_cidrs)} if pod_cidrs else {},
+        "status": {
+            "addresses": [{"type": "Hostname", "address": name}],
+            "conditions": [
+                {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "no network plugin"},
+                {"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated", "message": "no route"},
+            ],
+        },
+    }
+    missing = size - len(json.dumps(value, separators=(",", ":")))
+    image = "registry.example/group/image@sha256:" + "0" * 64
+    if missing > 0:
+        value["status"]["images"] = [
+            {"names": [f"{image}{number:06}"], "sizeBytes": 100_000_000 + number}
+            for number in range(-(-missing // (len(image) + 40)))
+        ]
+    return value
