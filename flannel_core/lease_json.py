@@ -79,7 +79,7 @@ def encode_lease(lease: Lease) -> bytes:
         value += b',"BackendType":' + _escape_html(msgspec.json.encode(lease.backend_type))
     for name, endpoint in ((b"BackendData", lease.ipv4), (b"BackendV6Data", lease.ipv6)):
         if endpoint is not None and endpoint.data:
-            value += b',"' + name + b'":' + _compact(endpoint.data)
+            value += b',"' + name + b'":' + compact_json(endpoint.data)
     value += b"}"
     if len(value) > MAX_VALUE_BYTES:
         raise ValueError(f"a lease of {len(value)} bytes is longer than the {MAX_VALUE_BYTES} that its readers take")
@@ -175,8 +175,8 @@ def _ipv6_text(address: IPAddress) -> str:
     return str(address)
 
 
-def _compact(data: bytes) -> bytes:
-    """What Go's ``json.Marshal`` makes of a json.RawMessage: no white space, and escaped for HTML."""
+def compact_json(data: bytes) -> bytes:
+    """What Go's ``json.Marshal`` makes of a json.RawMessage: no white space, and escaped for HTML. Raises ValueError."""
     try:
         data.decode()
         return _escape_html(bytes(msgspec.json.format(data, indent=-1)))
