@@ -156,7 +156,7 @@ class Link(Object, frozen=True, gc=False):
 
 class Sysctl(Object, frozen=True, gc=False):
     """A value under /proc/sys (``name`` with slashes: ``net/ipv4/ip_forward``). ``optional``: may be missing or
-    read-only without that being a failure."""
+    read-only without that being a failure. ``after``: names and values of others, without which it is not set."""
 
     kind: ClassVar[str] = "sysctl"
     removable: ClassVar[bool] = False
@@ -165,10 +165,16 @@ class Sysctl(Object, frozen=True, gc=False):
     value: str
     device: str | None = None
     optional: bool = False
+    after: tuple[tuple[str, str], ...] = ()
 
     @property
     def identity(self) -> Identity:
         return ("sysctl", self.name)
+
+    @property
+    def dotted(self) -> str:
+        """As ``sysctl`` spells it: ``net.ipv6.conf.flannel/1.accept_ra``."""
+        return self.name.translate({ord("/"): ".", ord("."): "/"})
 
     @property
     def on_device(self) -> str | None:
@@ -178,7 +184,7 @@ class Sysctl(Object, frozen=True, gc=False):
         return isinstance(actual, Sysctl) and actual.value == self.value
 
     def describe(self) -> str:
-        return f"sysctl {self.name.replace('/', '.')}={self.value}"
+        return f"sysctl {self.dotted}={self.value}"
 
 
 class Offload(Object, frozen=True, gc=False):

@@ -21,10 +21,10 @@ class _File(msgspec.Struct, frozen=True):
 
 
 class _GivenUp(msgspec.Struct, frozen=True):
-    """An optional value that could not be written, and the file at that time."""
+    """An optional value that could not be written, and the files that it depends on as they were then."""
 
     wanted: Sysctl
-    file: _File
+    files: list[_File]
     reason: str
 
 
@@ -55,7 +55,7 @@ class SysctlTarget(Target):
         for name in wanted:
             file = self._look(name)
             given_up = self._given_up.get(name)
-            if given_up is not None and given_up.file == file:
+            if given_up is not None and given_up.files == self._look_all(given_up.wanted):
                 found.append(Actual(given_up.wanted, {"value": file.value, "unset": given_up.reason}))
                 continue
             self._given_up.pop(name, None)
@@ -64,9 +64,11 @@ class SysctlTarget(Target):
         return found
 
     async def write(self, puts: Sequence[Put], removes: Sequence[Object]) -> list[Failure]:
+        """Those that have to stand before others come first."""
         failures = []
-        for put in puts:
-            wanted = put.object
+        for wanted in sorted(
+            (put.object for put in puts), key=lambda item: isinstance(item, Sysctl) and item.after != ()
+        ):
             if not isinstance(wanted, Sysctl):
                 failures.append(Failure(wanted, f"the sysctl target has no {wanted.kind}"))
                 continue
@@ -74,10 +76,13 @@ class SysctlTarget(Target):
             if reason is None:
                 self._given_up.pop(wanted.name, None)
             elif wanted.optional:
-                self._given_up[wanted.name] = _GivenUp(wanted, self._look(wanted.name), reason)
+                self._given_up[wanted.name] = _GivenUp(wanted, self._look_all(wanted), reason)
             else:
                 failures.append(Failure(wanted, reason))
         return failures
+
+    def _look_all(self, wanted: Sysctl) -> list[_File]:
+        return [self._look(wanted.name), *(self._look(name) for name, _ in wanted.after)]
 
     def _look(self, name: str) -> _File:
         path = self._root / name
@@ -90,7 +95,10 @@ class SysctlTarget(Target):
     def _set(self, wanted: Sysctl) -> str | None:
         """Why it could not be written, None if it was."""
         path = self._root / wanted.name
-        by_hand = f"`sysctl -w {wanted.name.replace('/', '.')}={wanted.value}`"
+        for name, value in wanted.after:
+            if self._look(name).value not in (value, None):  # what is missing can do no harm
+                return f"{path} is not set before {self._root / name} is {value}"
+        by_hand = f"`sysctl -w {wanted.dotted}={wanted.value}`"
         try:
             with path.open("r+") as file:  # never creates one
                 file.write(wanted.value)

@@ -144,3 +144,51 @@ def test_a_read_only_proc_fails_what_must_be_and_passes_what_may_be(host: Any) -
         " set it on the host, `sysctl -w net.ipv4.ip_forward=1`"
     )
     assert satisfied.startswith("satisfied: True {'value': '0'")
+
+
+# --- one after the other -------------------------------------------------------------------------------------------
+
+GUARD = Sysctl("eth0.7/accept_ra", "2", optional=True)
+GUARDED = Sysctl("forwarding", "1", optional=True, after=(("eth0.7/accept_ra", "2"),))
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    (tmp_path / "eth0.7").mkdir()
+    (tmp_path / "eth0.7/accept_ra").write_text("1\n")
+    (tmp_path / "forwarding").write_text("0\n")
+    return tmp_path
+
+
+def test_what_has_to_stand_first_is_written_first(settings: Path) -> None:
+    assert write(SysctlTarget(settings), GUARDED, GUARD) == []
+    assert (settings / "eth0.7/accept_ra").read_text().split() == ["2"]
+    assert (settings / "forwarding").read_text().split() == ["1"]
+
+
+def test_without_it_the_other_is_not_set_until_it_stands(settings: Path) -> None:
+    target = SysctlTarget(settings)
+    assert write(target, GUARDED) == []
+    assert (settings / "forwarding").read_text() == "0\n"
+    (actual,) = read(target, GUARDED)
+    assert GUARDED.satisfied_by(actual.object)
+    reason = f"{settings}/forwarding is not set before {settings}/eth0.7/accept_ra is 2"
+    assert actual.facts == {"value": "0", "unset": reason}
+    (settings / "eth0.7/accept_ra").write_text("2\n")
+    (actual,) = read(target, GUARDED)
+    assert not GUARDED.satisfied_by(actual.object)
+    write(target, GUARDED)
+    assert (settings / "forwarding").read_text().split() == ["1"]
+
+
+def test_a_device_that_is_gone_stands_in_nobodys_way(settings: Path) -> None:
+    (settings / "eth0.7/accept_ra").unlink()
+    write(SysctlTarget(settings), GUARDED)
+    assert (settings / "forwarding").read_text().split() == ["1"]
+
+
+def test_a_device_with_a_dot_is_spelled_as_sysctl_reads_it(host: Any) -> None:
+    host.ip("link add link eth0 name eth0.7 type vlan id 7")
+    wanted = Sysctl("net/ipv6/conf/eth0.7/accept_ra", "2")
+    host.command(f"sysctl -w {wanted.dotted}=2")
+    assert host.call(lambda: read(SysctlTarget(), wanted)) == [Actual(wanted)]
