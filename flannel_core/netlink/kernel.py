@@ -9,6 +9,7 @@ from ..errors import FlannelError
 from ..objects import Address, FdbEntry, Link, Neighbour, Object, Route
 from ..target import Actual, Changed, Failure, Put, Scope, Target, TargetUnavailable, Unknown
 from . import links
+from .callers import Callers
 from .devices import link_names
 from .message import MalformedMessage
 from .ours import Ours
@@ -72,13 +73,14 @@ class KernelTarget(Target):
         return self._ours
 
     async def _changes(self, notifications: NotificationSocket) -> AsyncIterator[Changed | Unknown]:
+        callers = Callers()
         try:
             names = _names_now()
             while True:
                 try:
                     heard = await notifications.receive()
                     own_port = self._writer.port if self._writer is not None else -1
-                    for change in translate(heard, self._rules(), names, own_port):
+                    for change in translate(heard, self._rules(), names, own_port, callers.name):
                         yield change
                 except (NotificationsLost, MalformedMessage) as error:
                     names = _names_now()

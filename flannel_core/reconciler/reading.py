@@ -110,8 +110,11 @@ class Reader:
             identity = news.identity
             if identity[0] not in self.kinds[target]:
                 return
-            if identity not in self._inbox and self._picture.is_settled_as(identity, news.object):
+            known = self._inbox.get(identity)
+            if known is None and self._picture.is_settled_as(identity, news.object):
                 return
+            if known is not None and known.object == news.object:
+                return  # said twice, as of a neighbour: who did it, only the first time
             claim = self._picture.desired.get(identity)
             if claim is not None and claim.object == news.object:  # the echo of a great write need not be kept twice
                 identity, news = claim.identity, Changed(claim.identity, claim.object, news.by)

@@ -46,7 +46,7 @@ def decode_all(datagram: bytes) -> None:
     for message in messages(datagram):
         for decode in DECODERS.values():
             survives(decode, message)
-        survives(lambda one: list(translate([one], OURS, dict(NAMES), 4711)), message)
+        survives(lambda one: list(translate([one], OURS, dict(NAMES), 4711, str)), message)
 
 
 @pytest.mark.parametrize("decode", DECODERS.values(), ids=DECODERS.keys())

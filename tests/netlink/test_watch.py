@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import re
+import subprocess
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -10,10 +13,11 @@ import msgspec
 import pytest
 
 from flannel_core.netlink import kernel
+from flannel_core.netlink.callers import Callers
 from flannel_core.netlink.kernel import KernelTarget
 from flannel_core.netlink.message import MalformedMessage, Message
 from flannel_core.netlink.ours import Ours
-from flannel_core.netlink.socket import RTNLGRP_IPV4_ROUTE, NotificationsLost, NotificationSocket
+from flannel_core.netlink.socket import RTNLGRP_IPV4_ROUTE, NetlinkSocket, NotificationsLost, NotificationSocket
 from flannel_core.netlink.watcher import translate
 from flannel_core.objects import Address, FdbEntry, Identity, Link, Neighbour, Object, Route, Vxlan
 from flannel_core.target import Changed, Put, Scope, Unknown
@@ -141,10 +145,59 @@ def test_what_somebody_changes_is_told_as_it_is_now(host: Any, command: str, now
     ]
 
 
-def test_who_deleted_a_route_is_told_as_far_as_it_is_known(host: Any) -> None:
-    (change,) = listening(host, lambda ear: host.ip("route del 10.5.2.0/24"))
-    assert isinstance(change, Changed)
-    assert change.by.startswith("netlink port ")
+def callers(heard: list[Changed | Unknown]) -> list[str]:
+    """Who did what was heard, in the order it was heard."""
+    return [change.by for change in heard if isinstance(change, Changed)]
+
+
+def test_of_a_program_that_has_ended_its_port_is_told(host: Any) -> None:
+    (by,) = callers(listening(host, lambda ear: host.ip("route del 10.5.2.0/24")))
+    assert re.fullmatch(r"netlink port \d+, gone", by)
+
+
+@pytest.mark.parametrize(
+    ("line", "item"),
+    [
+        ("route del 10.5.2.0/24", ROUTE),
+        ("route del fc00:0:0:3::/64", ROUTE6),
+        ("neighbour del 10.5.2.0 dev flannel.1", NEIGHBOUR),
+        ("neighbour replace 10.5.2.0 lladdr 8a:00:00:00:00:77 dev flannel.1 nud permanent", NEIGHBOUR),
+        ("address del 10.5.1.0/32 dev flannel.1", ADDRESS),
+    ],
+)
+def test_a_program_that_still_runs_is_named(host: Any, line: str, item: Object) -> None:
+    command = ["ip", "netns", "exec", host.name, "ip", "-batch", "-"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as program:
+        words, answers = program.stdin, program.stdout
+        assert words is not None
+        assert answers is not None
+
+        def do(ear: Ear) -> None:
+            # The answer to the second line says that the first was carried out; ip waits for a third.
+            words.write(f"{line}\nroute get 192.0.2.9\n")
+            words.flush()
+            answers.readline()
+
+        heard = listening(host, do)
+    changes = [change for change in heard if isinstance(change, Changed) and change.identity == item.identity]
+    assert changes[0].by == f"ip (pid {program.pid})"
+
+
+def test_a_port_that_is_no_process_id_is_named_by_who_holds_the_socket(host: Any) -> None:
+    def do(ear: Ear) -> None:
+        with NetlinkSocket() as first, NetlinkSocket() as second:
+            port = max(first.port, second.port)
+            assert port != os.getpid()
+            assert Callers().name(port).endswith(f" (pid {os.getpid()})")
+        assert Callers().name(port) == f"netlink port {port}, gone"
+
+    listening(host, do)
+
+
+def test_what_the_kernel_did_by_itself_is_nobodys(host: Any) -> None:
+    heard = listening(host, lambda ear: host.ip("link del flannel.1"))
+    assert FDB.identity in gone(heard)
+    assert set(callers(heard)) == {""}
 
 
 def test_a_neighbour_that_is_not_permanent_any_more_is_gone(host: Any) -> None:
@@ -302,7 +355,7 @@ def test_a_watch_that_lost_something_asks_for_a_full_read(host: Any, monkeypatch
 
 def test_a_notification_that_does_not_parse_is_refused_not_guessed() -> None:
     with pytest.raises(MalformedMessage):
-        list(translate([Message(24, 0, 0, 0, b"\x02\x18")], Ours(SCOPE), {}, 4711))
+        list(translate([Message(24, 0, 0, 0, b"\x02\x18")], Ours(SCOPE), {}, 4711, str))
 
 
 class _Anyone(str):

@@ -25,6 +25,20 @@ async def test_a_deleted_route_comes_back_within_milliseconds(world: Any) -> Non
     assert world.target.reads == []
 
 
+async def test_who_did_it_is_who_was_named_the_first_time_it_was_said(world: Any) -> None:
+    await world.settled(2)
+    neighbour = world.peer(2)[0]
+    async with world.running():
+        world.target.lose(neighbour, by="ip (pid 4711)")
+        world.target.tell(Changed(neighbour.identity, None))  # the kernel itself, once more
+        await asyncio.sleep(0.01)
+        assert world.target.has(neighbour)
+    entry = world.journal.entries()[-1]
+    assert (entry.action, entry.object, entry.by) == ("repair", neighbour.describe(), "ip (pid 4711)")
+    assert world.journal.tally.repairs == {"neighbour": 1}
+    assert sum(world.journal.tally.passes.counts) == 3  # settled, the first of the run, the repair
+
+
 async def test_a_changed_object_is_set_right(world: Any) -> None:
     await world.settled(2)
     async with world.running():
