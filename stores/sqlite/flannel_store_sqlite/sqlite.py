@@ -24,6 +24,7 @@ from flannel_core.claim import (
     own_leases,
     says_the_same,
 )
+from flannel_core.config_file import ConfigFile
 from flannel_core.errors import FlannelError
 from flannel_core.lease import IPNetwork, Lease, Malformed
 from flannel_core.netconf import check_config
@@ -44,7 +45,6 @@ from flannel_core.store import (
 )
 
 from . import rows
-from .config_file import ConfigFile
 from .engine import UNUSABLE, Closed, Engine
 
 DEFAULT_FILE = "/var/lib/flannel/flannel.sqlite"

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from flannel_core.store import ConfigText
+from .store import ConfigText
 
 MAX_BYTES = 1 << 20
 """A net-conf.json has a few hundred bytes."""
 
 
 class ConfigFile:
+    """The file at ``path``, of which no more than what changed is read."""
+
     def __init__(self, path: Path) -> None:
         self._path = path
         self._seen: tuple[int, int, int] | None = None
