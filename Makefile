@@ -17,6 +17,8 @@ TEST_ARGS ?=
 # command:package, for what the lab and the tests call
 COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables \
 	systemd-analyze:systemd
+# and what the virtual machine of tests/vm takes besides
+VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux
 PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml stores/*/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
@@ -29,15 +31,18 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile lab test interop lint style types imports faults soak bench dist pins proto clean
+.PHONY: help install commands compile machine lab test interop vm lint style types imports faults soak bench dist pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
 
 install: commands $(STAMP) compile ## install everything into .venv, pinned and byte-compiled
 
-commands:
-	@missing=$$(for pair in $(COMMANDS); do command -v "$${pair%:*}" > /dev/null || echo "$${pair#*:}"; done | sort -u); \
+commands: WANTED = $(COMMANDS)
+machine: WANTED = $(VM_COMMANDS)
+machine: install
+commands machine:
+	@missing=$$(for pair in $(WANTED); do command -v "$${pair%:*}" > /dev/null || echo "$${pair#*:}"; done | sort -u); \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then \
 		echo "missing Debian packages: $$(echo $$missing). As root: apt-get install $$(echo $$missing)" >&2; exit 1; \
@@ -64,11 +69,14 @@ compile: $(STAMP)
 lab: install ## three hosts on this machine that ping each other's containers (HOSTS=3, LAB_ARGS="--backend host-gw")
 	$(BIN)/flannelctl lab --hosts $(HOSTS) $(LAB_ARGS)
 
-test: install ## every test (TEST_ARGS="tests/house -k links"; FLANNEL_TEST_SEED=N repeats the random cases of a run)
+test: machine ## every test (TEST_ARGS="tests/house -k links"; FLANNEL_TEST_SEED=N repeats the random cases of a run)
 	$(BIN)/pytest $(if $(FLANNEL_TEST_SEED),--hypothesis-seed=$(FLANNEL_TEST_SEED)) $(TEST_ARGS)
 
 interop: install ## mixed clusters with Go flannel, and a table of how they fared (FLANNELD_GO=/path/to/a/v0.28.9)
 	FLANNELD_GO=$(FLANNELD_GO) $(BIN)/pytest tests/interop
+
+vm: machine ## boot a kernel that has what this one lacks: make vm -- COMMAND runs it in there, make vm all of tests/vm
+	$(if $(VM_WORDS),@exec $(BIN)/python -m flannel_core.lab.vm $(VM_WORDS),FLANNEL_VM_WHOLE=1 $(BIN)/pytest tests/vm)
 
 lint: style types imports ## all of the three below
 
@@ -106,3 +114,11 @@ proto: $(STAMP) ## the etcd store's messages, from rpc.proto
 clean: ## remove what make made: .venv, dist, caches
 	rm -rf $(VENV) dist .tox .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(TREES) tests -name __pycache__ -prune -exec rm -rf {} +
+
+# The words after `make vm --` are no targets, not even those that are.
+ifeq ($(firstword $(MAKECMDGOALS)),vm)
+VM_WORDS := $(wordlist 2,$(words $(MAKECMDGOALS)),$(MAKECMDGOALS))
+.PHONY: $(VM_WORDS)
+$(VM_WORDS):
+	@:
+endif

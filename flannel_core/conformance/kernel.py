@@ -19,6 +19,7 @@ from flannel_core.backend import Backend, Node, Unreachable
 from flannel_core.journal import Journal
 from flannel_core.lab import Lab
 from flannel_core.lab.network import in_a_throw_away_namespace, ip_batch
+from flannel_core.lab.patience import PATIENCE
 from flannel_core.lease import Family, Lease
 from flannel_core.netlink.kernel import KernelTarget
 from flannel_core.netlink.offloads import OffloadTarget
@@ -50,7 +51,7 @@ def in_a_namespace(*features: str) -> Callable[[Check], Callable[..., None]]:
         @functools.wraps(body)
         def run(self: Any, *arguments: Any, **named: Any) -> None:
             async def bounded() -> None:
-                async with asyncio.timeout(60):
+                async with asyncio.timeout(60 * PATIENCE):
                     await _until(_has_carrier, 5.0, f"{INTERFACE} has no carrier")
                     await body(self, *arguments, **named)
 
@@ -280,7 +281,7 @@ async def _same(fabric: Fabric, before: set[str]) -> bool:
 
 async def _until(condition: Callable[[], Awaitable[bool]], seconds: float, complaint: str) -> None:
     try:
-        async with asyncio.timeout(seconds):
+        async with asyncio.timeout(seconds * PATIENCE):
             while not await condition():  # noqa: ASYNC110 - the kernel sets no event of ours
                 await asyncio.sleep(0.02)
     except TimeoutError:

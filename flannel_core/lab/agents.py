@@ -17,10 +17,11 @@ from flannel_core.flannelctl.agent_socket import ask
 from flannel_core.status import PlanLine, Status
 
 from .network import LabError, inside
+from .patience import PATIENCE
 from .programs import FLANNELD
 
-STOP_SECONDS = 5.0
-ANSWER_SECONDS = 5.0
+STOP_SECONDS = 5.0 * PATIENCE
+ANSWER_SECONDS = 5.0 * PATIENCE
 LOG_EXCERPT = 12
 """Lines of the log that go into an error."""
 OURS_ALONE = ("store", "set-sysctls")
@@ -116,7 +117,7 @@ class Agent:
         return self.process is not None and self.process.poll() is None
 
     def stop(self) -> int:
-        """SIGTERM, and wait. Returns the exit code; raises LabError if it takes longer than 5 s."""
+        """SIGTERM, and wait. Returns the exit code; raises LabError if it takes longer than STOP_SECONDS."""
         return self._end(signal.SIGTERM)
 
     def kill(self) -> int:

@@ -13,9 +13,10 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from .network import LabError, inside
+from .patience import PATIENCE
 from .programs import ETCD, ETCDCTL
 
-START_SECONDS = 30.0
+START_SECONDS = 30.0 * PATIENCE
 """How long a cluster may take until it answers; far more than it needs, for a machine that is busy."""
 POLL_SECONDS = 0.02
 

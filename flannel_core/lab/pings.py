@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from types import TracebackType
 
 from .network import inside
+from .patience import PATIENCE
 
 ECHO_REQUEST = {4: 8, 6: 128}
 ECHO_REPLY = {4: 0, 6: 129}
@@ -136,7 +137,7 @@ def _packet(family: int, identifier: int, sequence: int, size: int) -> bytes:
 def ping_all(flows: Sequence[tuple[str, str]], within: float) -> list[Probe]:
     """Ping every (namespace, destination) at once, again each 0.2 s where no answer came, for at most ``within``
     seconds. Returns the probe of each flow that was answered, else its last one that names a reason."""
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within * PATIENCE
     tried: list[list[Probe]] = [[] for _ in flows]
     with Echoes() as echoes:
         while True:
@@ -155,7 +156,7 @@ def ping(namespace: str, destination: str, within: float) -> Probe:
     """Ping once, alone, so that the time does not hold the sending of others."""
     with Echoes() as echoes:
         probe = echoes.send(namespace, destination)
-        echoes.receive(probe.sent + within)
+        echoes.receive(probe.sent + within * PATIENCE)
     return probe
 
 
@@ -172,7 +173,7 @@ class Pinging:
     ``lost`` and ``outage`` after the block; answers have a second to arrive when it ends.
     """
 
-    GRACE_SECONDS = 1.0
+    GRACE_SECONDS = 1.0 * PATIENCE
 
     def __init__(self, flows: Iterable[tuple[str, str]], interval: float = 0.02, size: int = SMALL) -> None:
         self.size = size

@@ -1,0 +1,128 @@
+"""The tests of this folder run in a virtual machine, on a kernel with all that flannel can use; it is booted once.
+
+pytest collects them as any others. When the first one's turn comes, a second pytest runs all that were selected inside
+the guest, and each report that it prints becomes the report of the test out here. ``FLANNEL_VM`` is set in there.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flannel_core.lab import Lab, LabError
+from flannel_core.lab.vm import VirtualMachine
+
+HERE = Path(__file__).parent
+INSIDE = "FLANNEL_VM" in os.environ
+WHOLE = "FLANNEL_VM_WHOLE" in os.environ
+"""Set by ``make vm``: the tests that are marked ``whole`` run too. Everybody else waits for no more than the rest."""
+LIMIT_SECONDS = 3600.0 if WHOLE else 600.0
+MARK = "report of a test: "
+"""Before a report, in what the pytest of the guest prints; the report goes to the end of the line."""
+EXCERPT = 40
+HANDED_ON = ("FLANNELD_GO", "CI")
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as the_lab:
+        yield the_lab
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "whole: a case of a long table, run by `make vm` alone")
+    if INSIDE:
+        config.pluginmanager.register(Reporting(config))
+    else:
+        config.pluginmanager.register(InTheGuest(config))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Only what `make vm` asks for is left out, and by name: a test that is not run is not a test that was skipped."""
+    left_out = [item for item in items if not WHOLE and item.get_closest_marker("whole")]
+    if left_out:
+        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=left_out)
+
+
+class Reporting:
+    """In the guest: prints every report."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        hook, plugins = self._config.hook, self._config.pluginmanager
+        data = hook.pytest_report_to_serializable(config=self._config, report=report)
+        terminal: Any = plugins.get_plugin("terminalreporter")
+        terminal.write_line(MARK + json.dumps(data))
+
+
+class InTheGuest:
+    """Out here: has the tests of this folder run in the guest, all at once, and tells of each when it is its turn."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+        self._vm = VirtualMachine()
+        self._lines: Iterator[str] | None = None
+        self._reports: dict[str, list[pytest.TestReport]] = defaultdict(list)
+        self._said: list[str] = []
+
+    @pytest.hookimpl(tryfirst=True)
+    def pytest_runtest_protocol(self, item: pytest.Item) -> bool | None:
+        if not item.path.is_relative_to(HERE):
+            return None
+        item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+        for report in self._reports_of(item):
+            item.ihook.pytest_runtest_logreport(report=report)
+        item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+        return True
+
+    def pytest_unconfigure(self) -> None:
+        self._vm.close()
+
+    def _reports_of(self, item: pytest.Item) -> list[pytest.TestReport]:
+        """What the guest reports of one test, awaited; what became of the guest instead, as a failure of the test."""
+        found = self._reports[item.nodeid]
+        try:
+            if self._lines is None:
+                self._lines = self._run(item.session)
+            while not found or found[-1].when != "teardown":
+                self._take(next(self._lines))
+        except (LabError, StopIteration) as error:
+            what = str(error) or "the tests in the virtual machine ended before this one"
+            text = "\n".join([what, *self._said[-EXCERPT:]])
+            found.append(pytest.TestReport(item.nodeid, item.location, {}, "failed", text, "call"))
+        return found
+
+    def _take(self, line: str) -> None:
+        _, marked, data = line.partition(MARK)
+        if marked:
+            report = self._config.hook.pytest_report_from_serializable(config=self._config, data=json.loads(data))
+            self._reports[report.nodeid].append(report)
+        else:
+            self._said.append(line)
+
+    def _run(self, session: pytest.Session) -> Iterator[str]:
+        """The lines that the pytest in the guest prints. Raises LabError."""
+        tests = [item.nodeid for item in session.items if item.path.is_relative_to(HERE)]
+        words = [sys.executable, "-m", "pytest", "--quiet", "-p", "no:cacheprovider", "--basetemp=/run/pytest", *tests]
+        handed_on = {name: os.environ[name] for name in HANDED_ON if name in os.environ}
+        environment = {**handed_on, "FLANNEL_VM": "1", **({"FLANNEL_VM_WHOLE": "1"} if WHOLE else {})}
+        self._vm.__enter__()
+        begun = b""
+        for port, said in self._vm.stream(
+            words, within=LIMIT_SECONDS, environment=environment, directory=session.config.rootpath
+        ):
+            if port == "stderr":
+                self._said += said.decode(errors="replace").splitlines()
+            elif port == "stdout":
+                *lines, begun = (begun + said).split(b"\n")
+                yield from (line.decode(errors="replace") for line in lines)
