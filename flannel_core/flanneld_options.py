@@ -121,7 +121,7 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     healthz_ip: Annotated[str, about("the address to serve /healthz and /readyz at")] = "0.0.0.0"
     healthz_port: Annotated[int, about("the port to serve them at; 0 for none", ge=0, le=65535)] = 0
     dry_run: Annotated[bool, about("print what would be done on this host, do none of it, and end")] = False
-    set_sysctls: Annotated[bool, about("switch on ip_forward where it is off, instead of only naming it")] = False
+    set_sysctls: Annotated[bool, about("set the sysctls that the host lacks, instead of only naming them")] = False
     log_format: Annotated[
         Literal["text", "json"], about("log lines as klog writes them, or one JSON object a line")
     ] = "text"

@@ -8,7 +8,6 @@ import os
 import re
 from collections.abc import AsyncIterator, Collection
 from ipaddress import ip_network
-from pathlib import Path
 
 import msgspec
 
@@ -20,7 +19,7 @@ from .netlink import tables as kernel
 from .netlink.socket import NetlinkError
 from .objects import FLANNEL_PROTOCOL
 
-__all__ = ["HostOptions", "discover", "follow", "forwarding_warnings"]
+__all__ = ["HostOptions", "discover", "follow"]
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +66,13 @@ def discover(options: HostOptions, *, ipv4: bool, ipv6: bool, own_devices: Colle
         others=choice.others,
         kernel=_kernel(os.uname().release),
         advertised=_advertised(tables, own_devices),
+        lacks=choice.lacks,
     )
+
+
+def with_devices_as_they_are(host: Host) -> Host:
+    """``host`` with the devices that there are by now. Raises FlannelError if they cannot be read."""
+    return msgspec.structs.replace(host, links={link.name: link.link for link in kernel.read_links()})
 
 
 async def follow(
@@ -76,8 +81,8 @@ async def follow(
     """Each new state of the host after ``host``, as long as it is iterated over.
 
     An MTU, a MAC, a network comes at once; an address or another interface once it has stood ``STEADY_SECONDS``. While
-    there is no interface or address that fits, the last host stands, which is said once. ``links`` alone, and who else
-    has addresses, make no new state.
+    there is no interface or address that fits, the last host stands, which is said once; where only one family has
+    none, its last address stands. ``links`` alone, and who else has addresses, make no new state.
     """
     loop, lost = asyncio.get_running_loop(), False
     wake = asyncio.Event()
@@ -92,7 +97,7 @@ async def follow(
                 pump.result()
                 return
             try:
-                found = discover(options, ipv4=ipv4, ipv6=ipv6, own_devices=own_devices)
+                found = discover(options, ipv4=ipv4, ipv6=ipv6, own_devices=own_devices).keeping(host)
             except FlannelError as error:
                 if not lost:
                     log.warning("%s; keeping %s until something fits again", error, _named(host))
@@ -132,24 +137,6 @@ async def _wait(wake: asyncio.Event, seconds: float | None) -> None:
         return
     await asyncio.sleep(GATHER_SECONDS)
     wake.clear()
-
-
-def forwarding_warnings(*, ipv4: bool, ipv6: bool, proc_sys: Path = Path("/proc/sys")) -> list[str]:
-    """A sentence with the cure for each family in which this host forwards no packet; none for what cannot be read."""
-    names: dict[Family, str] = {4: "net/ipv4/ip_forward", 6: "net/ipv6/conf/all/forwarding"}
-    warnings = []
-    for family in _families(ipv4, ipv6):
-        try:
-            value = (proc_sys / names[family]).read_text().strip()
-        except OSError:
-            continue
-        if value == "0":
-            sysctl = names[family].replace("/", ".")
-            warnings.append(
-                f"{sysctl} is 0: this host forwards no IPv{family} packet between containers and other hosts; run "
-                f"`sysctl -w {sysctl}=1`, or start flanneld with --set-sysctls"
-            )
-    return warnings
 
 
 def _families(ipv4: bool, ipv6: bool) -> list[Family]:

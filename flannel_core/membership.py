@@ -6,6 +6,7 @@ Joining and every later change go through the same steps; which task makes them,
 from __future__ import annotations
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 import msgspec
@@ -19,13 +20,14 @@ from .host import Host
 from .host_choice import HostOptions, sentence
 from .host_discovery import discover
 from .journal import Journal
+from .kernel_settings import KernelSettings
 from .klog import StateLog
 from .lease import Lease
 from .left_behind import targets_left_behind
 from .lock import AgentLock
 from .netlink.kernel import KernelTarget
 from .netlink.offloads import OffloadTarget
-from .objects import Link, Object, Route, Sysctl
+from .objects import Link, Object, Route
 from .own_lease import OwnLease
 from .ownership import OwnedFile
 from .peers import Peers
@@ -42,6 +44,8 @@ LOCAL = "this host"
 """Who wants the objects that are wanted whoever the peers are. Peers want theirs under the keys of their leases, which
 hold no space."""
 RULES = "traffic rules"
+"""Who wants those."""
+SETTINGS = "kernel settings"
 """Who wants those."""
 
 
@@ -66,6 +70,7 @@ class Membership:
             excludes=options.excludes,
             seconds=options.iptables_resync,
         )
+        self._settings = KernelSettings(set_sysctls=options.set_sysctls)
         self.host_options: HostOptions = options.host
         """--iface and its kin, with the public addresses that the store gives this host."""
         self.owned = OwnedFile(options.subnet_file.parent / "owned.json", dry_run=options.dry_run)
@@ -99,6 +104,7 @@ class Membership:
         lease = await self.own.acquire(node.config, wish, dry_run=dry_run)
         self.backend, self.node = backend, _with_lease(node, lease)
         reconciler.want(LOCAL, self._local_objects(backend, self.node), LOCAL)
+        self._want_settings()
         if not dry_run:
             await reconciler.settle()
         return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster)
@@ -192,11 +198,6 @@ class Membership:
 
     def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:
         objects = list(backend.local(node))
-        if self.options.set_sysctls:
-            if node.config.ipv4:
-                objects.append(Sysctl("net/ipv4/ip_forward", "1"))
-            if node.config.ipv6:
-                objects.append(Sysctl("net/ipv6/conf/all/forwarding", "1"))
         if self.options.ip_blackhole_route and node.lease:
             objects += [
                 Route(str(subnet), None, type="blackhole", metric=BLACKHOLE_METRIC) for subnet in node.lease.subnets
@@ -209,6 +210,29 @@ class Membership:
         assert self.node is not None
         assert self.node.lease is not None
         self.reconciler.want(RULES, await self.rules.wanted(self.node.config, self.node.lease), RULES)
+
+    def _want_settings(self) -> None:
+        """For this host and its peers as they are now."""
+        assert self.reconciler is not None
+        assert self.node is not None
+        config, host = self.node.config, self.node.host
+        wanted = self._settings.wanted(config, host, self._sent_to(), self.rules.services)
+        self.reconciler.want(SETTINGS, wanted, SETTINGS)
+
+    def settings_problems(self) -> list[str]:
+        """A sentence for each setting of the kernel that is not as it has to be."""
+        if self.node is None:
+            return []
+        return self._settings.problems(self.node.config, self.node.host, self._sent_to(), self.rules.services)
+
+    def _sent_to(self) -> Collection[Lease]:
+        """The leases of the peers, if it is this host's kernel that sends packets to them."""
+        if self.peers is None or self.node is None or self.backend is None:
+            return ()
+        leases = self.peers.admission.admitted.values()
+        for lease in leases:  # one tells for all
+            return leases if any(True for _ in self.backend.peer(self.node, lease)) else ()
+        return ()
 
     # --- changing ------------------------------------------------------------------------------------------------
 
@@ -270,13 +294,16 @@ class Membership:
         self.reconciler.want(LOCAL, objects, LOCAL)
         self.peers.replan(self.node)
         self._subnet_file.put_back(self.node)
+        self._want_settings()
         await self.want_rules()
 
     def look_after(self) -> None:
-        """What nothing notifies: subnet.env gone, a hold-off of removals over."""
+        """What nothing notifies: subnet.env gone, a hold-off of removals over, settings that more peers need."""
         if self.peers is not None and self.node is not None:
             self._subnet_file.put_back(self.node)
             self.peers.release_hold()
+            if self._settings.are_due:
+                self._want_settings()
 
 
 async def _prepare(backend: Backend[Any, Any], host: Host, previous: Lease | None, dry_run: bool) -> Announcement:

@@ -11,7 +11,6 @@ import msgspec
 
 from . import __version__
 from .admission import Admission
-from .host_discovery import forwarding_warnings
 from .journal import Journal
 from .lease import Lease
 from .peers import Peers
@@ -125,7 +124,7 @@ def _problems(agent: Agent) -> list[str]:
         problems.append(f"nothing is removed for now: {agent.member.peers.hold}")
     if agent.member.node is not None:
         config = agent.member.node.config
-        problems += forwarding_warnings(ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None)
+        problems += agent.member.settings_problems()
         problems += agent.member.rules.problems(config)
     if agent.member.reconciler is not None:
         problems += [f"{failure.object.describe()}: {failure.reason}" for failure in agent.member.reconciler.failures()]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..lease import IPNetwork, Lease
+from ..lease import FAMILIES, Family, IPNetwork, Lease
 from ..netconf import NetworkConfig
 from ..objects import Object
 from ..target import Target
@@ -11,6 +11,9 @@ from .iptables import IptablesTarget
 from .nftables import NftablesTarget
 from .obstacles import iptables_obstacles
 from .rules import IPTABLES, RuleOptions, traffic_rules
+
+KUBE_SERVICES = "KUBE-SERVICES"
+"""The chain that kube-proxy keeps in the table nat, in its modes iptables and ipvs (pkg/proxy of Kubernetes)."""
 
 
 class TrafficRules:
@@ -35,6 +38,13 @@ class TrafficRules:
             known = nftables.knows_random_fully() if config.enable_nftables else iptables.knows_random_fully()
             options = RuleOptions(True, options.forward, await known, options.excludes)
         return list(traffic_rules(config, lease, options))
+
+    @property
+    def services(self) -> frozenset[Family]:
+        """The families in which kube-proxy has its rules in iptables, as last read."""
+        saved = self._iptables.saved
+        programs = {name for name, tables in saved.items() if "nat" in tables and KUBE_SERVICES in tables["nat"].chains}
+        return frozenset(family for family in FAMILIES if any(name.startswith(IPTABLES[family]) for name in programs))
 
     def problems(self, config: NetworkConfig) -> list[str]:
         """A sentence for everything that an operator should know, as last read."""

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 import pytest
 
-from flannel_core.host_discovery import STEADY_SECONDS, forwarding_warnings
+from flannel_core.host_discovery import STEADY_SECONDS
 
 SCRIPT = str(Path(__file__).with_name("print_hosts.py"))
 BOUND = 5.0
@@ -281,22 +281,3 @@ def test_our_own_devices_and_containers_make_no_new_host(host: Namespace, follow
     host.run("ip link set veth1 up")
     host.run("ip link set eth0 mtu 1400")
     assert follower.next()["mtu"] == 1400
-
-
-# --- forwarding -------------------------------------------------------------------------------------------------------
-
-
-def test_a_host_that_does_not_forward_is_told_the_cure(tmp_path: Path) -> None:
-    for name, value in (("net/ipv4/ip_forward", "0\n"), ("net/ipv6/conf/all/forwarding", "1\n")):
-        path = tmp_path / name
-        path.parent.mkdir(parents=True)
-        path.write_text(value)
-    (warning,) = forwarding_warnings(ipv4=True, ipv6=True, proc_sys=tmp_path)
-    assert warning.startswith("net.ipv4.ip_forward is 0: ")
-    assert "`sysctl -w net.ipv4.ip_forward=1`" in warning
-    assert "--set-sysctls" in warning
-    assert forwarding_warnings(ipv4=False, ipv6=True, proc_sys=tmp_path) == []
-
-
-def test_a_kernel_without_ipv6_forwards_none_and_needs_no_advice(tmp_path: Path) -> None:
-    assert forwarding_warnings(ipv4=True, ipv6=True, proc_sys=tmp_path) == []

@@ -188,7 +188,7 @@ def test_a_device_that_is_gone_stands_in_nobodys_way(settings: Path) -> None:
 
 
 def test_a_device_with_a_dot_is_spelled_as_sysctl_reads_it(host: Any) -> None:
-    host.ip("link add link eth0 name eth0.7 type vlan id 7")
+    host.ip("link add eth0.7 type veth peer name cable.7")
     wanted = Sysctl("net/ipv6/conf/eth0.7/accept_ra", "2")
     host.command(f"sysctl -w {wanted.dotted}=2")
     assert host.call(lambda: read(SysctlTarget(), wanted)) == [Actual(wanted)]
