@@ -20,6 +20,7 @@ from flannel_core.lab.network import LabError
 
 from .access import FLANNEL
 from .api import Asked
+from .endpoint import ApiServer
 from .objects import Json
 from .server import Settings
 
@@ -36,12 +37,8 @@ class Certificate(NamedTuple):
     client_ca: Path | None = None
 
 
-class KubernetesServer:
-    """A context manager; ``start`` and ``kill`` do it by hand.
-
-    ``namespace`` None: this process's own. ``url`` is that of the first of ``addresses``, ``token`` that of the service
-    account of kube-flannel.yml, ``admin_token`` of one who may do everything.
-    """
+class KubernetesServer(ApiServer):
+    """A context manager; ``start`` and ``kill`` do it by hand. ``namespace`` None: this process's own."""
 
     def __init__(
         self,
@@ -52,17 +49,14 @@ class KubernetesServer:
         namespace: str | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
+        super().__init__(addresses, certificate.ca if certificate else None)
         self.directory = directory
         self.certificate = certificate
-        self.admin_token = secrets.token_hex(16)
-        self.token = ""
         self.log_file = directory / "kube-apiserver.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self._addresses = tuple(addresses)
         self._namespace = namespace
         self._environment = environment
         self._socket = directory / "kube-apiserver.sock"
-        self._port = 0
         self._forgotten = 0
 
     def __enter__(self) -> KubernetesServer:
@@ -81,7 +75,7 @@ class KubernetesServer:
             str(self._socket),
             self.admin_token,
             self._addresses,
-            self._port,
+            self.port,
             str(files.file) if files else "",
             str(files.key) if files else "",
             str(files.client_ca) if files and files.client_ca else "",
@@ -105,24 +99,14 @@ class KubernetesServer:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"the lab's API server does not get ready:\n{self.log_file.read_text()}")
             time.sleep(POLL_SECONDS)
-        self._port = int(self._call("port"))
-        self.rotate_token()
+        self.port = int(self._call("port"))
+        self.set_token(self.token)
 
     def kill(self) -> None:
         """SIGKILL, and wait. What was stored is gone."""
         if self.process is not None:
             self.process.kill()
             self.process.wait()
-
-    @property
-    def url(self) -> str:
-        return self.urls[0]
-
-    @property
-    def urls(self) -> list[str]:
-        """One for each address."""
-        scheme = "https" if self.certificate else "http"
-        return [f"{scheme}://{f'[{a}]' if ':' in a else a}:{self._port}" for a in self._addresses]
 
     def down(self) -> None:
         """Connections are refused, those that there are break; what is stored stays."""
@@ -154,10 +138,8 @@ class KubernetesServer:
     def delete_node(self, name: str) -> None:
         self._call("delete", resource="nodes", name=name)
 
-    def compact(self) -> int:
-        """Forget all history: whoever comes with an older version is told that it is gone. Returns the oldest that can
-        still be read."""
-        return int(self._call("compact"))
+    def compact(self) -> None:
+        self._call("compact")
 
     def cut_watches(self) -> int:
         """Break the connections of all watches. Returns how many there were."""
@@ -196,24 +178,6 @@ class KubernetesServer:
         """How many requests of each verb and resource there were: ``counts()["watch nodes"]``."""
         return Counter(f"{asked.verb} {asked.resource}" for asked in self.requests())
 
-    def write_kubeconfig(self, file: Path, *, token: str | None = None, **user: str) -> Path:
-        """A kubeconfig as the service account, with its present token; with another ``token``; or with other fields of
-        a kubeconfig's user (``tokenFile``; ``client_certificate`` for ``client-certificate``). Returns ``file``."""
-        fields = {name.replace("_", "-"): value for name, value in user.items()} or {"token": token or self.token}
-        cluster = {"server": self.url}
-        if self.certificate:
-            cluster["certificate-authority"] = str(self.certificate.ca)
-        config = {
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "lab", "cluster": cluster}],
-            "users": [{"name": "flannel", "user": fields}],
-            "contexts": [{"name": "lab", "context": {"cluster": "lab", "user": "flannel"}}],
-            "current-context": "lab",
-        }
-        file.write_text(json.dumps(config, indent=1))
-        return file
-
     def _call(self, call: str, /, **arguments: Any) -> Any:
         def exchange() -> bytes:
             with socket.socket(socket.AF_UNIX) as connection:
@@ -241,8 +205,11 @@ def node(
 ) -> Json:
     """A node as a kubelet registers it, with podCIDRs as the controller assigns them. ``size``: at least so many bytes
     of JSON, filled up as in real ones, with the names of images."""
+    metadata = ({"labels": dict(labels)} if labels else {}) | (
+        {"annotations": dict(annotations)} if annotations else {}
+    )
     value: Json = {
-        "metadata": {"name": name, "annotations": dict(annotations), "labels": dict(labels)},
+        "metadata": {"name": name, **metadata},
         "spec": {"podCIDR": pod_cidrs[0], "podCIDRs": list(pod_cidrs)} if pod_cidrs else {},
         "status": {
             "addresses": [{"type": "Hostname", "address": name}],

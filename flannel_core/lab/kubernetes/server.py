@@ -88,9 +88,8 @@ class Controls:
         self._api.objects.delete(Key(resource, namespace, name))
         self._api.wake()
 
-    async def compact(self) -> int:
+    async def compact(self) -> None:
         self._api.objects.compact()
-        return self._api.objects.compacted
 
     async def cut_watches(self) -> int:
         return self._server.cut_streams()
