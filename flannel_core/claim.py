@@ -13,7 +13,7 @@ from .errors import FlannelError
 from .lease import FAMILIES, Endpoint, IPNetwork, Lease, Malformed
 from .lease_json import MalformedLease, lease_key, parse_key
 from .netconf import NetworkConfig
-from .store import Wish
+from .store import OutOfSubnets, Wish
 
 
 class Claim(msgspec.Struct, frozen=True):
@@ -40,24 +40,47 @@ def own_leases(leases: Iterable[Lease], wish: Wish) -> list[Lease]:
 
 
 def claim(
-    config: NetworkConfig, wish: Wish, leases: Sequence[Lease], malformed: Iterable[Malformed], rng: random.Random
+    config: NetworkConfig,
+    wish: Wish,
+    leases: Sequence[Lease],
+    malformed: Iterable[Malformed],
+    rng: random.Random,
+    *,
+    whole: bool = False,
 ) -> Claim:
     """What to write for a host that asks: its own lease if that fits, else the subnets that it had, else free ones.
+
+    With both families on, a host that lacks an IPv6 address, or for which there is no IPv6 subnet, is given its IPv4
+    subnet alone (``whole``: not for lack of a subnet); it asks again when that may have changed. Never IPv6 alone: the
+    key of such a lease tells Go nodes, which have IPv4 on here, that 0.0.0.0/0 is this host's.
 
     An own lease that does not fit is given up; a reservation stays where the operator put it. The subnet that a
     malformed entry is named after counts as taken. Raises OutOfSubnets, and FlannelError for a family that is on while
     the host has no address of it.
     """
     own = own_leases(leases, wish)
-    given_up = tuple(lease for lease in own if lease.expires is not None and not fits(config, lease.subnets))
-    for held in own:
-        if fits(config, held.subnets):
+    named = tuple(subnet for entry in malformed for subnet in named_subnets(entry.key))
+    unfit = [lease for lease in own if lease.expires is not None and not fits(config, lease.subnets)]
+    attempts = [config]
+    if len(config.families) > 1:
+        attempts.append(config.only([4]))
+    for attempt in attempts:
+        held = next((lease for lease in own if fits(attempt, lease.subnets)), None)
+        given_up = tuple(lease for lease in unfit if lease is not held)
+        if held is not None:
             return Claim(described(held.subnets, wish, held), held, given_up)
-    taken = [subnet for lease in leases if lease not in given_up for subnet in lease.subnets]
-    for entry in malformed:
-        taken += named_subnets(entry.key)
-    subnets = choose_subnets(config, taken, wish.previous_subnets, rng)
-    return Claim(described(subnets, wish), None, given_up)
+        if attempt is config and wish.public_ipv6 is None and len(config.families) > 1:
+            continue
+        taken = [*named, *(subnet for lease in leases if lease not in given_up for subnet in lease.subnets)]
+        before = (*wish.previous_subnets, *(subnet for lease in given_up for subnet in lease.subnets))
+        try:
+            subnets = choose_subnets(attempt, taken, before, rng)
+        except OutOfSubnets:
+            if whole or len(attempt.families) == 1:
+                raise
+            continue
+        return Claim(described(subnets, wish), None, given_up)
+    raise AssertionError("the last attempt returns or raises")
 
 
 def described(subnets: tuple[IPNetwork, ...], wish: Wish, before: Lease | None = None) -> Lease:

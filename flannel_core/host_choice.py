@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from typing import TYPE_CHECKING
@@ -112,7 +112,8 @@ class Tables(msgspec.Struct, frozen=True):
 
 
 class Choice(msgspec.Struct, frozen=True):
-    """The external interface. An address is None exactly if its family is off; ``public`` is what peers are told.
+    """The external interface. An address is None exactly if its family is off or in ``lacks``, with why it has none;
+    ``public`` is what peers are told.
 
     ``reason`` completes "eth0 because ..."; ``others`` are the interfaces that had addresses too: ``eth1 (10.0.0.5)``.
     """
@@ -124,6 +125,7 @@ class Choice(msgspec.Struct, frozen=True):
     public_ipv6: IPAddress | None
     reason: str
     others: tuple[str, ...]
+    lacks: Mapping[Family, str] = {}
 
 
 class _NoMatch(Exception):
@@ -139,26 +141,32 @@ class _Match(msgspec.Struct, frozen=True):
 
 
 def choose(options: HostOptions, families: Sequence[Family], tables: Tables) -> Choice:
-    """The external interface and its addresses in ``families`` (those that the network config has on).
+    """The external interface and its addresses in ``families`` (those that the network config has on): in all of them
+    where any interface that fits has them all, else in the first that one has alone.
 
     Raises UsageError for an option that can fit no host, FlannelError naming option, value and the interfaces that
     there are if this host has no such interface, or the interface lacks an address.
     """
     options.check()
     chooser = _Chooser(options, families, tables)
-    refused = []
-    for attempt in chooser.attempts():
+    try:
+        return chooser.choose()
+    except _NoMatch as reason:
+        refused = str(reason)
+    for family, other in (families, families[::-1]) if len(families) > 1 else ():
         try:
-            return chooser.complete(attempt())
-        except _NoMatch as reason:
-            refused.append(str(reason))
+            alone = _Chooser(options, (family,), tables).choose()
+        except _NoMatch:
+            continue
+        return msgspec.structs.replace(alone, lacks={other: refused})
     there_are = ", ".join(chooser.described()) or "no interface with a global address"
-    raise FlannelError(f"{'; '.join(refused)}; this host has {there_are}")
+    raise FlannelError(f"{refused}; this host has {there_are}")
 
 
 def usable_addresses(link: LinkRow, family: Family, tables: Tables) -> list[IPAddress]:
     """The addresses of ``link`` that may be announced, the preferred one first: not deprecated, global before
-    link-local, permanent before dynamic, primary and non-temporary before the rest, else in the kernel's order."""
+    link-local, permanent before dynamic, primary and non-temporary before the rest, else in the kernel's order. An
+    IPv6 link-local one is none: no peer can reach it without knowing through which of its own interfaces."""
     rows = [
         row
         for row in tables.addresses
@@ -166,6 +174,7 @@ def usable_addresses(link: LinkRow, family: Family, tables: Tables) -> list[IPAd
         and row.address.version == family
         and not row.flags & IFA_F_DEPRECATED
         and is_unicast(row.address)
+        and not (family == 6 and row.address.is_link_local)
     ]
     rows.sort(
         key=lambda row: (
@@ -218,6 +227,16 @@ class _Chooser:
         self.options, self.families, self.tables = options, families, tables
         self.links = sorted(tables.links, key=lambda link: link.index)
         self.public = {family: options.public(family) for family in families}
+
+    def choose(self) -> Choice:
+        """The first attempt that succeeds. Raises _NoMatch with why none does."""
+        refused = []
+        for attempt in self.attempts():
+            try:
+                return self.complete(attempt())
+            except _NoMatch as reason:
+                refused.append(str(reason))
+        raise _NoMatch("; ".join(refused))
 
     def attempts(self) -> Iterator[Callable[[], _Match]]:
         """What to try, in order: every --iface, every --iface-regex, --iface-can-reach; without any of them the

@@ -5,6 +5,7 @@ Values only. How a lease looks as a key and as JSON in a store that Go flannel r
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, Literal, TypeAlias
 
@@ -57,6 +58,11 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:
         return tuple(e.subnet for e in self.endpoints)
+
+    def only(self, families: Collection[Family]) -> Lease:
+        """This lease without its endpoints of other families."""
+        ipv4, ipv6 = (self.endpoint(family) if family in families else None for family in FAMILIES)
+        return msgspec.structs.replace(self, ipv4=ipv4, ipv6=ipv6)
 
     def continues(self, before: Lease) -> bool:
         """True if this is ``before`` as it is now: of the same creation, its host reached at the same addresses."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network
 from typing import Any, NamedTuple, NoReturn
 
@@ -12,7 +12,7 @@ import msgspec
 from .config_errors import ConfigError as ConfigError
 from .config_errors import ConfigInvalid as ConfigInvalid
 from .config_errors import json_kind, shown
-from .lease import Family, IPAddress, IPNetwork
+from .lease import FAMILIES, Family, IPAddress, IPNetwork
 from .printable import printable
 
 MAX_CONFIG_BYTES = 1 << 20
@@ -56,6 +56,16 @@ class NetworkConfig(msgspec.Struct, frozen=True):
     @property
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(s.network for s in (self.ipv4, self.ipv6) if s is not None)
+
+    @property
+    def families(self) -> tuple[Family, ...]:
+        """Those that are on."""
+        return tuple(family for family in FAMILIES if self.space(family) is not None)
+
+    def only(self, families: Collection[Family]) -> NetworkConfig:
+        """This configuration with the other families off."""
+        ipv4, ipv6 = (self.space(family) if family in families else None for family in FAMILIES)
+        return msgspec.structs.replace(self, ipv4=ipv4, ipv6=ipv6)
 
 
 def parse_config(text: bytes, source: str, *, ranges: bool = True) -> NetworkConfig:

@@ -183,19 +183,9 @@ def test_a_family_that_is_off_has_no_address_at_all() -> None:
         ({"iface": ("wlan0",)}, V4, "wlan0 (--iface wlan0) has no usable IPv4 address"),
         ({"iface": ("eth9", "wlan0")}, V4, "--iface eth9: no such interface or address; wlan0 (--iface wlan0) has no"),
         ({"iface_regex": ("^10\\.",)}, V4, "--iface-regex ^10\\.: matches no address and no name"),
-        ({"iface_regex": ("^198",)}, DUAL, "an IPv4 and an IPv6 address of one interface, as both families are on"),
         ({"iface_can_reach": "10.9.9.9"}, V4, "--iface-can-reach 10.9.9.9: the kernel has no route to it"),
         ({"public_ip": "203.0.113.7"}, V4, "--public-ip 203.0.113.7: no interface has this address; say with --iface"),
-        (
-            {"public_ip": "192.0.2.11", "public_ipv6": "fc01::11"},
-            DUAL,
-            "--public-ip 192.0.2.11 is an address of eth0, but --public-ipv6 fc01::11 is on eth1",
-        ),
-        (
-            {"iface": ("192.0.2.11",), "public_ipv6": "2001:db8::7"},
-            DUAL,
-            "--iface 192.0.2.11 is an address of eth0, but --public-ipv6 2001:db8::7 is on no interface",
-        ),
+        ({"iface": ("wlan0",)}, DUAL, "wlan0 (--iface wlan0) has no usable IPv4 address"),
     ],
 )
 def test_a_choice_that_fails_names_the_option_and_what_there_is(
@@ -211,14 +201,9 @@ def test_a_choice_that_fails_names_the_option_and_what_there_is(
     [
         ([], V4, "there is no IPv4 default route in the main table"),
         (DEFAULTS[:2], V6, "there is no IPv6 default route in the main table"),
-        (DEFAULTS[:2], DUAL, "there is no IPv6 default route in the main table"),
+        ([], DUAL, "there is no IPv4 default route in the main table"),
         ([route("0.0.0.0/0", 0, None, type="unreachable")], V4, "there is no IPv4 default route in the main table"),
         ([route("0.0.0.0/0", 2, "eth0", nexthops=2)], V4, "the IPv4 default route has several next hops"),
-        (
-            [DEFAULTS[0], route("::/0", 3, "eth1", gateway="fe80::1")],
-            DUAL,
-            "the IPv4 default route is on eth0, the IPv6 one on eth1: both have to be on one interface",
-        ),
     ],
 )
 def test_a_default_route_that_leads_nowhere_is_named_with_the_cure(
@@ -227,6 +212,54 @@ def test_a_default_route_that_leads_nowhere_is_named_with_the_cure(
     message = refusal(HostOptions(), families, Tables(links=TWO_CARDS.links, addresses=ADDRESSES, routes=routes))
     assert says in message
     assert "--iface" in message
+
+
+@pytest.mark.parametrize(
+    ("options", "tables", "family", "says"),
+    [
+        ({"iface_regex": ("^198",)}, TWO_CARDS, 6, "an IPv4 and an IPv6 address of one interface, as both families"),
+        (
+            {"public_ip": "192.0.2.11", "public_ipv6": "fc01::11"},
+            TWO_CARDS,
+            6,
+            "--public-ip 192.0.2.11 is an address of eth0, but --public-ipv6 fc01::11 is on eth1",
+        ),
+        (
+            {"iface": ("192.0.2.11",), "public_ipv6": "2001:db8::7"},
+            TWO_CARDS,
+            6,
+            "--iface 192.0.2.11 is an address of eth0, but --public-ipv6 2001:db8::7 is on no interface",
+        ),
+        ({}, Tables(TWO_CARDS.links, ADDRESSES, DEFAULTS[:2]), 6, "there is no IPv6 default route in the main table"),
+        ({}, Tables(TWO_CARDS.links, ADDRESSES, DEFAULTS[2:]), 4, "there is no IPv4 default route in the main table"),
+        (
+            {},
+            Tables(TWO_CARDS.links, ADDRESSES, [DEFAULTS[0], route("::/0", 3, "eth1", gateway="fe80::1")]),
+            6,
+            "the IPv4 default route is on eth0, the IPv6 one on eth1: both have to be on one interface",
+        ),
+        (
+            {"iface": ("eth0",)},
+            Tables([ETH0], [address(2, "192.0.2.11/24"), address(2, "fe80::2/64")]),
+            6,
+            "eth0 (--iface eth0) has no usable IPv6 address",
+        ),
+    ],
+)
+def test_where_both_families_do_not_fit_one_does_and_it_is_said_why(
+    options: dict[str, Any], tables: Tables, family: Family, says: str
+) -> None:
+    choice = choose(HostOptions(**options), DUAL, tables)
+    assert list(choice.lacks) == [family]
+    assert says in choice.lacks[family]
+    assert [choice.ipv4 is None, choice.ipv6 is None] == [family == 4, family == 6]
+    assert [choice.public_ipv4 is None, choice.public_ipv6 is None] == [family == 4, family == 6]
+
+
+def test_an_interface_with_both_families_goes_before_an_earlier_one_with_one() -> None:
+    options = HostOptions(iface=("wlan0", "eth1"))
+    tables = Tables(TWO_CARDS.links, [*ADDRESSES, address(4, "203.0.113.4/24")], DEFAULTS)
+    assert (choose(options, DUAL, tables).link.name, choose(options, V4, tables).link.name) == ("eth1", "wlan0")
 
 
 def test_the_first_of_several_default_routes_counts() -> None:

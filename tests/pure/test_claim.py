@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from flannel_core.claim import claim, described, key_of, overlapping, own_leases, says_the_same
+from flannel_core.claim import Claim, claim, described, key_of, overlapping, own_leases, says_the_same
 from flannel_core.errors import FlannelError
 from flannel_core.lease import Endpoint, Lease, Malformed
 from flannel_core.netconf import NetworkConfig, parse_config
@@ -121,10 +121,47 @@ def test_a_subnet_named_by_a_malformed_entry_is_taken_and_other_keys_take_nothin
         claimed(FOUR, wish(), lease("10.5.4.0/24", B4), malformed=malformed)
 
 
-@pytest.mark.parametrize(("config", "who", "family"), [(IPV4, wish(None, A6), 4), (DUAL, wish(A4), 6)])
+@pytest.mark.parametrize(
+    ("config", "who", "family"), [(IPV4, wish(None, A6), 4), (IPV6, wish(A4), 6), (DUAL, wish(None, A6), 4)]
+)
 def test_a_family_without_an_address_is_named_with_the_cure(config: NetworkConfig, who: Wish, family: int) -> None:
     with pytest.raises(FlannelError, match=f"no IPv{family} address to announce; .* or set EnableIPv{family} to false"):
         claimed(config, who)
+
+
+def test_in_dual_stack_a_host_without_an_ipv6_address_is_given_an_ipv4_subnet_and_keeps_it() -> None:
+    first = claimed(DUAL, wish(A4))
+    assert (first.held, first.given_up, [subnet.version for subnet in first.lease.subnets]) == (None, (), [4])
+    held = msgspec.structs.replace(first.lease, created=5, expires=1e10)
+    assert claimed(DUAL, wish(A4), held) == Claim(held, held)
+
+
+def test_an_ipv6_address_that_comes_later_adds_a_subnet_and_the_ipv4_subnet_stays() -> None:
+    held = lease("10.5.9.0/24")
+    found = claimed(DUAL, wish(A4, A6), held)
+    assert (found.held, found.given_up) == (None, (held,))
+    assert (found.lease.subnets[0], len(found.lease.subnets)) == (held.subnets[0], 2)
+
+
+def test_a_lease_of_both_families_is_kept_by_a_host_that_has_one_address_just_now() -> None:
+    held = lease(six=A6)
+    for who in (wish(A4), wish(None, A6)):
+        assert claimed(DUAL, who, held) == Claim(held, held)
+
+
+def test_without_a_free_ipv6_subnet_there_is_an_ipv4_subnet_but_never_the_other_way_round() -> None:
+    few = parse_config(
+        b'{"Network":"10.5.0.0/16","SubnetMin":"10.5.1.0","SubnetMax":"10.5.2.0","EnableIPv6":true,'
+        b'"IPv6Network":"fd00:5::/48","IPv6SubnetMin":"fd00:5:0:7::","IPv6SubnetMax":"fd00:5:0:7::"}',
+        "test",
+    )
+    other = lease("10.5.1.0/24", B4, six=B6)
+    found = claimed(few, wish(A4, A6), other)
+    assert found.lease.subnets == (IPv4Network("10.5.2.0/24"),)
+    with pytest.raises(OutOfSubnets):
+        claim(few, wish(A4, A6), [other], (), random.Random(1), whole=True)
+    with pytest.raises(OutOfSubnets):
+        claimed(few, wish(A4, A6), lease("10.5.1.0/24", B4), lease("10.5.2.0/24", B4))
 
 
 def test_a_host_that_lost_an_address_keeps_what_it_announced_of_that_family() -> None:

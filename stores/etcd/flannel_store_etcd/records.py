@@ -178,7 +178,8 @@ class Records:
         gone = {self._keys.lease(other.key): other.revision for other in list(given_up)[:MOST_DELETED]}
         request = pb.TxnRequest(
             compare=[*conditions, *(_unchanged(key, revision) for key, revision in gone.items())],
-            success=[pb.RequestOp(request_put=put), *map(_deletion, gone)],
+            # Watchers hear it in this order: to forget a subnet after having heard of its new lease would be wrong.
+            success=[*map(_deletion, gone), pb.RequestOp(request_put=put)],
         )
         answer = await self._client.call(TXN, request)
         if not answer.succeeded:

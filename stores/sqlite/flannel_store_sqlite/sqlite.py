@@ -173,12 +173,10 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         nothing else is free, for their owners may be about to renew."""
         leases, malformed = rows.entries(connection)
         try:
-            return claim(request.config, request.wish, leases, malformed, self._rng), []
+            return claim(request.config, request.wish, leases, malformed, self._rng, whole=True), []
         except OutOfSubnets:
             now = time.time()
             alive = [lease for lease in leases if rows.is_alive(lease, now)]
-            if len(alive) == len(leases):
-                raise
             run_out = [lease for lease in leases if not rows.is_alive(lease, now)]
             return claim(request.config, request.wish, alive, malformed, self._rng), run_out
 
