@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -93,11 +93,15 @@ class Backend(ABC, Generic[OptionsT, DataT]):
     """BackendType in the lease; "" leaves it out, as Go's udp, alloc, aws-vpc and gce do."""
     accepts: ClassVar[Collection[str]] = frozenset()
     """The BackendTypes of peers that this backend can forward to. :data:`ANY`: all."""
+    example: ClassVar[Mapping[str, Any]] = {}
+    """Keys of ``Backend`` with which it does something, where it does nothing without: the lab's, if it is given none."""
     restart_options: ClassVar[frozenset[str]] = frozenset()
     """The fields of Options that a running agent cannot follow. Any other one that changes gives a new instance, whose
     ``prepare``, ``local`` and ``peer`` are asked from then on; ``targets`` was asked once, of the first instance."""
     kernel_modules: ClassVar[tuple[str, ...]] = ()
     """What the kernel must have, for the message when a device cannot be made."""
+    state_files: ClassVar[tuple[str, ...]] = ()
+    """Names of what the backend keeps in the state directory (a key): ``flannelctl cleanup`` removes it."""
 
     def __init__(self, options: OptionsT, state_directory: Path = Path("/run/flannel")) -> None:
         """``state_directory`` is the agent's only one: a key or a socket of the backend's own belongs there."""
@@ -109,7 +113,7 @@ class Backend(ABC, Generic[OptionsT, DataT]):
         """What to announce. The one method with effects: it may read or make a key. ``previous`` is the lease that
         this host held before, data decoded where it fits. Called any number of times, and answers the same while the
         host is the same. FlannelError: this cannot work on this host; shown in the status and tried again, since
-        another configuration may cure it."""
+        another configuration may cure it; CannotGoOn: the agent ends."""
 
     @abstractmethod
     def local(self, node: Node) -> Iterable[Object]:

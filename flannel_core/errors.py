@@ -20,6 +20,11 @@ class FlannelError(Exception):
     exit_code = EXIT_FAILED
 
 
+class CannotGoOn(FlannelError):
+    """Raised by a backend's ``prepare`` or a target's ``write``: not to be waited for, the agent ends. For what users of
+    Go flannel expect to end it; everything else is a FlannelError, and another configuration may cure it."""
+
+
 class UsageError(FlannelError):
     """The command line or a FLANNELD_ variable does not fit."""
 

@@ -13,7 +13,7 @@ import msgspec
 
 from .backend import Announcement, Backend, Node
 from .config_watch import Chosen
-from .errors import FlannelError
+from .errors import CannotGoOn, FlannelError
 from .firewall.traffic import TrafficRules
 from .flanneld_options import FlanneldOptions
 from .host import Host
@@ -310,6 +310,8 @@ async def _prepare(backend: Backend[Any, Any], host: Host, previous: Lease | Non
     """The backend's ``prepare``; what it refuses may be cured by another configuration, so it is waited for."""
     try:
         return await backend.prepare(host, previous, dry_run=dry_run)
+    except CannotGoOn:
+        raise
     except FlannelError as error:
         raise CannotStart(str(error)) from error
 

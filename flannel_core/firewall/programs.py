@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import shutil
+
+from .. import process
 
 TIMEOUT_SECONDS = 5.0
 """Longer than any of them takes, the wait for the xtables lock included: a pass that waits repairs nothing else."""
@@ -31,29 +32,18 @@ async def run(program: str, *arguments: str, input: str = "") -> str:
     if path is None:
         package = PACKAGES.get(program, "iptables")
         raise ProgramFailed(f"{program} is not installed: install the package {package} on the host (or in the image)")
+    environment = {**os.environ, "LC_ALL": "C"}
     try:
-        process = await asyncio.create_subprocess_exec(
-            path,
-            *arguments,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env={**os.environ, "LC_ALL": "C"},
+        ended = await process.run(
+            path, *arguments, seconds=TIMEOUT_SECONDS, input=input.encode(), environment=environment
         )
-    except OSError as error:
-        raise ProgramFailed(f"{path} cannot be run: {error.strerror}") from error
-    try:
-        async with asyncio.timeout(TIMEOUT_SECONDS):
-            output, errors = await process.communicate(input.encode())
     except TimeoutError:
         raise ProgramFailed(f"{program} did not end within {TIMEOUT_SECONDS:.0f} s") from None
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-    if process.returncode:
-        raise ProgramFailed(f"{program}: {_first_line(errors) or 'failed'}", process.returncode)
-    return output.decode(errors="replace")
+    except OSError as error:
+        raise ProgramFailed(f"{path} cannot be run: {error.strerror}") from error
+    if ended.exit_code:
+        raise ProgramFailed(f"{program}: {_first_line(ended.errors) or 'failed'}", ended.exit_code)
+    return ended.output.decode(errors="replace")
 
 
 def _first_line(errors: bytes) -> str:

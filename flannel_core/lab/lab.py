@@ -13,10 +13,12 @@ from types import TracebackType
 from typing import Any, TypeVar
 
 from flannel_core.errors import FlannelError
+from flannel_core.plugins import PluginBroken, PluginMissing, load_backend
 
 from . import record
 from .hosts import PING_SECONDS, Host
 from .network import MOST_MACHINES, LabError, Machine, Pod, Underlay
+from .patience import PATIENCE
 from .pings import ping, ping_all
 from .preflight import lacking, machine_lacks
 from .stores import LabStore, lab_store
@@ -120,7 +122,11 @@ class Lab:
         machines = [host.machine for host in on] or self._new_machines(n, ipv4=ipv4, ipv6=ipv6)
         hosts = [self._host(machine, shared) for machine in machines]
         if configured:
-            config = {"EnableIPv4": ipv4, "EnableIPv6": ipv6, "Backend": {"Type": backend, **options}}
+            config = {
+                "EnableIPv4": ipv4,
+                "EnableIPv6": ipv6,
+                "Backend": {"Type": backend, **(options or _example(backend))},
+            }
             config |= ({"Network": network} if ipv4 else {}) | ({"IPv6Network": network6} if ipv6 else {})
             shared.set_config(json.dumps(config).encode())
         if started:
@@ -186,7 +192,7 @@ class Lab:
         """Wait for the agents and give the pods their addresses. Raises LabError with what each of the others says."""
         waiting = list(self.all_hosts if hosts is None else hosts)
         everybody = len(waiting)
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + within * PATIENCE
         while waiting:
             for host in [host for host in waiting if host.ready()]:
                 host.serve_pod()
@@ -199,7 +205,7 @@ class Lab:
     def eventually(self, holds: Callable[[], T], within: float = 5.0) -> T:
         """Call ``holds`` until what it returns is true, and return that. An error counts as "not yet". Raises LabError
         after ``within`` seconds, with the last answer and what the agents say."""
-        deadline = time.monotonic() + within
+        deadline = time.monotonic() + within * PATIENCE
         while True:
             try:
                 if answer := holds():
@@ -228,3 +234,10 @@ class Lab:
             family = 6 if ":" in flow[1] else 4
             results.append(PingResult(source.name, target.name, family, probe.milliseconds, probe.reason))
         return results
+
+
+def _example(backend: str) -> Mapping[str, Any]:
+    try:
+        return load_backend(backend).example
+    except (PluginMissing, PluginBroken):  # told by the agents, which need it
+        return {}

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
+from ..errors import CannotGoOn
 from ..journal import Action, Journal
 from ..objects import Identity, Link, Object
 from ..ownership import OwnedFile
@@ -227,6 +228,8 @@ class Writer:
         """Returns what failed."""
         try:
             failures = await target.write(puts, removes)
+        except CannotGoOn:
+            raise
         except Exception as error:
             self._reader.distrust(target, error)
             reason = self._reader.outages[target].reason
