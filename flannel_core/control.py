@@ -1,4 +1,4 @@
-"""The agent's two small HTTP servers: health on TCP, status and plan on a Unix socket that only root may open."""
+"""The agent's two small HTTP servers: health and metrics on TCP, the rest on a Unix socket that only root may open."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 import os
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,8 @@ import h11
 import msgspec
 
 from .errors import FlannelError
+from .journal import Journal, lines
+from .task_groups import unless
 
 if TYPE_CHECKING:
     from .agent import Agent
@@ -21,15 +23,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 REQUEST_SECONDS = 10.0
-"""How long a client may take to send its request: a stalled one must not hold a connection for ever."""
+"""How long a client may take to send its request, and to take in each part of the answer: a stalled one must not hold
+a connection for ever."""
+JSON_LINES = "application/x-ndjson"
 
 
 class Reply(msgspec.Struct, frozen=True):
-    """What a route answers."""
+    """What a route answers: ``body``, and then whatever ``more`` yields, for as long as the client stays."""
 
     body: bytes
     status: int = 200
     content_type: str = "text/plain; charset=utf-8"
+    more: AsyncGenerator[bytes] | None = None
 
 
 Route = Callable[[], Awaitable[Reply]]
@@ -77,33 +82,31 @@ class HttpServer:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            async with asyncio.timeout(REQUEST_SECONDS):
-                await self._answer(reader, writer)
+            await self._answer(h11.Connection(h11.SERVER), reader, writer)
         except (h11.ProtocolError, OSError, TimeoutError):
             pass  # the client went away or does not speak HTTP; there is nobody to tell
         finally:
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        connection = h11.Connection(h11.SERVER)
-        while True:
-            event = connection.next_event()
-            if event is h11.NEED_DATA:
-                connection.receive_data(await reader.read(4096))
-            elif isinstance(event, h11.Request):
-                request = event
-            elif isinstance(event, h11.EndOfMessage):
-                break
-            elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+    async def _answer(
+        self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
+        async with asyncio.timeout(REQUEST_SECONDS):
+            request = await _request(connection, reader)
+            if request is None:
                 return
-        reply = await self._reply(request)
-        headers = [
-            ("Content-Type", reply.content_type),
-            ("Content-Length", str(len(reply.body))),
-            ("Connection", "close"),
-        ]
-        writer.write(connection.send(h11.Response(status_code=reply.status, headers=headers)) or b"")
-        writer.write(connection.send(h11.Data(reply.body)) or b"")
+            reply = await self._reply(request)
+            headers = [("Content-Type", reply.content_type), ("Connection", "close")]
+            if reply.more is None:
+                headers.append(("Content-Length", str(len(reply.body))))
+            writer.write(connection.send(h11.Response(status_code=reply.status, headers=headers)) or b"")
+            has_body = request.method != b"HEAD"
+            if has_body:
+                writer.write(connection.send(h11.Data(reply.body)) or b"")
+            await writer.drain()
+        if reply.more is not None and has_body:
+            async with contextlib.aclosing(reply.more) as more:
+                await unless(reader.read(1), _pour(connection, writer, more))
         writer.write(connection.send(h11.EndOfMessage()) or b"")
         await writer.drain()
 
@@ -119,6 +122,36 @@ class HttpServer:
         except Exception:
             log.exception("Answering %s failed", path)
             return Reply(b"500 see the agent's log\n", 500)
+
+
+async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
+    """The whole of a request; None if the client is done. Raises h11.ProtocolError."""
+    request = None
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(await reader.read(4096))
+        elif isinstance(event, h11.Request):
+            request = event
+        elif isinstance(event, h11.EndOfMessage):
+            return request
+        elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
+            return None
+
+
+async def _pour(connection: h11.Connection, writer: asyncio.StreamWriter, more: AsyncIterator[bytes]) -> None:
+    async for part in more:
+        writer.write(connection.send(h11.Data(part)) or b"")
+        async with asyncio.timeout(REQUEST_SECONDS):
+            await writer.drain()
+
+
+async def _news(journal: Journal, position: int) -> AsyncGenerator[bytes]:
+    """What is added to the journal after ``position``, as lines. Never ends."""
+    while True:
+        entries = await journal.after(position)
+        position = journal.added
+        yield lines(entries)
 
 
 @contextlib.asynccontextmanager
@@ -141,13 +174,34 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
 
         return json_reply(await plan_of(agent))
 
+    async def events() -> Reply:
+        return Reply(agent.journal.text(), content_type=JSON_LINES)
+
+    async def follow() -> Reply:
+        news = _news(agent.journal, agent.journal.added)
+        return Reply(agent.journal.text(), content_type=JSON_LINES, more=news)
+
     health: dict[str, Route] = {"/healthz": healthz, "/readyz": readyz}
     async with contextlib.AsyncExitStack() as stack:
-        control = HttpServer({**health, "/status": status, "/plan": plan})
+        control = HttpServer({**health, "/status": status, "/plan": plan, "/events": events, "/events/follow": follow})
         await control.listen_unix(agent.directory / "flanneld.sock")
         stack.callback(control.close)
         if agent.options.healthz_port:
-            server = HttpServer(health)
+            server = HttpServer({**health, **_metrics(agent)})
             await server.listen_tcp(agent.options.healthz_ip, agent.options.healthz_port)
             stack.callback(server.close)
         yield
+
+
+def _metrics(agent: Agent) -> dict[str, Route]:
+    """The route of the metrics, if they are switched on."""
+    if not agent.options.metrics:
+        return {}
+    from .metrics import Metrics  # paid for by those who want them
+
+    metrics = Metrics(agent)
+
+    async def page() -> Reply:
+        return Reply(metrics.page(), content_type=metrics.content_type)
+
+    return {"/metrics": page}

@@ -120,6 +120,7 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     ] = Path("/etc/kube-flannel/net-conf.json")
     healthz_ip: Annotated[str, about("the address to serve /healthz and /readyz at")] = "0.0.0.0"
     healthz_port: Annotated[int, about("the port to serve them at; 0 for none", ge=0, le=65535)] = 0
+    metrics: Annotated[bool, about("serve /metrics there too, for Prometheus")] = False
     dry_run: Annotated[bool, about("print what would be done on this host, do none of it, and end")] = False
     set_sysctls: Annotated[bool, about("set the sysctls that the host lacks, instead of only naming them")] = False
     log_format: Annotated[
@@ -131,10 +132,12 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         """Raises FlannelError, exit 1, with Go's sentence for a margin that a lease cannot have; UsageError for what is
-        no prefix."""
+        no prefix, and for metrics without a port."""
         if not 1 <= self.subnet_lease_renew_margin <= MAX_RENEW_MARGIN:
             raise FlannelError(BAD_RENEW_MARGIN)
         _ = self.excludes
+        if self.metrics and not self.healthz_port:
+            raise UsageError("--metrics: there is no port to serve them at; give one with --healthz-port")
 
     @property
     def excludes(self) -> tuple[IPNetwork, ...]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,16 +32,41 @@ class _UnixConnection(http.client.HTTPConnection):
         self.sock.connect(str(self._path))
 
 
+class NoAgent(FlannelError):
+    """Nobody listens at the socket."""
+
+
 def ask(subnet_file: Path, target: str) -> bytes:
-    """The body of ``GET target`` from the agent of that subnet file. Raises FlannelError with the cure."""
+    """The body of ``GET target`` from the agent of that subnet file. Raises NoAgent, and FlannelError with the cure."""
+    with _answer(subnet_file, target) as answer:
+        return answer.read()
+
+
+def follow_lines(subnet_file: Path, target: str) -> Iterator[bytes]:
+    """The lines of an answer that goes on as long as the agent runs. Raises FlannelError when it ends, and as
+    :func:`ask` does."""
+    with _answer(subnet_file, target, patient=True) as answer:
+        while line := answer.readline():
+            yield line
+        raise FlannelError(f"the agent behind {subnet_file.parent / SOCKET_NAME} has ended")
+
+
+@contextmanager
+def _answer(subnet_file: Path, target: str, *, patient: bool = False) -> Iterator[http.client.HTTPResponse]:
+    """``patient``: however long it takes."""
     path = subnet_file.parent / SOCKET_NAME
     connection = _UnixConnection(path)
     try:
         connection.request("GET", target)
+        if patient:
+            connection.sock.settimeout(None)
         answer = connection.getresponse()
-        body = answer.read()
+        if answer.status != http.client.OK:
+            body = answer.read().decode(errors="replace").strip()
+            raise FlannelError(f"the agent behind {path} answers {target} with {answer.status}: {body}")
+        yield answer
     except (FileNotFoundError, ConnectionRefusedError):
-        raise FlannelError(
+        raise NoAgent(
             f"no agent runs behind {path}; start it with `flanneld --subnet-file {subnet_file}`, "
             "or name the --subnet-file of the one that does"
         ) from None
@@ -51,8 +78,3 @@ def ask(subnet_file: Path, target: str) -> bytes:
         raise FlannelError(f"the agent behind {path} cannot be asked: {error or type(error).__name__}") from None
     finally:
         connection.close()
-    if answer.status != http.client.OK:
-        raise FlannelError(
-            f"the agent behind {path} answers {target} with {answer.status}: {body.decode(errors='replace').strip()}"
-        )
-    return body

@@ -13,6 +13,7 @@ from cyclopts import App, CycloptsError, Parameter
 from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, FlannelError
 from .config_command import app as config_app
+from .events_command import events
 from .output import complain
 from .plugins_command import plugins
 from .status_command import plan, status
@@ -30,6 +31,7 @@ app = App(
 )
 app.command(status)
 app.command(plan)
+app.command(events)
 app.command(plugins)
 app.command(config_app)
 

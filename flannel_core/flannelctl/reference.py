@@ -1,4 +1,4 @@
-"""docs/reference/flanneld.md and flannelctl.md, rendered from the code that they describe.
+"""docs/reference/flanneld.md, flannelctl.md and metrics.md, rendered from the code that they describe.
 
 ``python -m flannel_core.flannelctl.reference DIRECTORY`` writes them; a test says when that is due.
 """
@@ -15,6 +15,7 @@ from cyclopts import App
 
 from ..command_line import Option, options_of
 from ..flanneld_options import QUESTIONS, FlanneldOptions, store_options_of
+from ..metrics import METRICS, process_metrics
 from ..plugins import load_store, names
 from ..store import SubnetStore
 from .main import app
@@ -44,6 +45,15 @@ _FLANNELCTL = """\
 
 The operator's command. It prints tables on a terminal, aligned text in a pipe, and JSON with `--json`. Exit code 0: all
 is well; 1: it is not, and the output or one line on stderr says why; 2: wrong usage; 130: interrupted.
+"""
+
+_METRICS = """\
+# Metrics
+
+`flanneld --healthz-port PORT --metrics` serves them at `/metrics`, beside `/healthz` and `/readyz`, in the text format
+of Prometheus. Each scrape reads the agent as it is then; counters begin with zero when the agent starts. `flannelctl
+status` tells the same with names and reasons, `flannelctl events` each repair.
+
 """
 
 
@@ -105,11 +115,25 @@ def _command(path: str, command: App) -> Iterator[str]:
     yield from _commands(command, path)
 
 
+def metrics_reference() -> str:
+    """The page of the metrics."""
+    rows = [
+        *((m.name, m.kind, f"`{m.label}`" if m.label else "", m.help) for m in METRICS),
+        *(
+            (f"{f.name}_total" if f.type == "counter" else f.name, f.type, "", f.documentation.rstrip("."))
+            for f in process_metrics()
+        ),
+    ]
+    table = "".join(f"| `{name}` | {kind} | {label} | {help} |\n" for name, kind, label, help in rows)
+    return f"{_METRICS}| metric | type | label | meaning |\n|---|---|---|---|\n{table}".replace("|  |", "| |")
+
+
 def main(directory: Path) -> None:
-    """Write both pages, with a section for each installed store."""
+    """Write the pages, flanneld's with a section for each installed store."""
     sections = "".join(store_section(name, load_store(name)) for name in names("store"))
     (directory / "flanneld.md").write_text(flanneld_reference() + sections, encoding="utf-8")
     (directory / "flannelctl.md").write_text(flannelctl_reference(), encoding="utf-8")
+    (directory / "metrics.md").write_text(metrics_reference(), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -63,6 +63,11 @@ class Lanes:
         return records
 
     @property
+    def kinds(self) -> list[str]:
+        """Of the objects that have a target."""
+        return [str(kind) for kind in self._target_names]
+
+    @property
     def writes(self) -> int:
         return sum(lane.writes for lane in self._lanes)
 

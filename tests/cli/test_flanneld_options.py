@@ -41,6 +41,7 @@ GO_DEFAULTS: dict[str, object] = {
 }
 OURS: dict[str, object] = {
     "store": None,
+    "metrics": False,
     "dry_run": False,
     "set_sysctls": False,
     "log_format": "text",
@@ -129,6 +130,7 @@ def test_a_margin_that_no_lease_can_have_ends_with_gos_sentence(margin: str, by_
         (["--healthz-port=65536"], "expected an integer from 0 to 65535"),
         (["--iptables-resync=0"], "expected an integer of at least 1"),
         (["--log-format=xml"], "expected text or json"),
+        (["--metrics"], "give one with --healthz-port"),
         (["start"], "unexpected 'start'"),
     ],
 )

@@ -13,7 +13,12 @@ import pytest
 from flannel_core.flannelctl import main as main_module
 from flannel_core.flannelctl import output
 from flannel_core.flannelctl.main import main
-from flannel_core.flannelctl.reference import flannelctl_reference, flanneld_reference, store_section
+from flannel_core.flannelctl.reference import (
+    flannelctl_reference,
+    flanneld_reference,
+    metrics_reference,
+    store_section,
+)
 from flannel_core.plugins import load_store, names
 
 FLANNELCTL = [sys.executable, "-c", "import sys; from flannel_core.flannelctl.main import main; sys.exit(main())"]
@@ -104,3 +109,4 @@ def test_the_reference_pages_say_what_the_code_says() -> None:
     for name in names("store"):
         assert store_section(name, load_store(name)) in flanneld, due
     assert (pages / "flannelctl.md").read_text(encoding="utf-8") == flannelctl_reference(), due
+    assert (pages / "metrics.md").read_text(encoding="utf-8") == metrics_reference(), due

@@ -19,6 +19,8 @@ STORES = {"etcd": "flannel_store_etcd", "sqlite": "flannel_store_sqlite"}
 STDLIB_OF = {"etcd": {"http"}, "sqlite": {"sqlite3"}}
 """Costly parts of the standard library that a store may load."""
 COSTLY = {"ctypes", "http", "multiprocessing", "sqlite3", "tkinter", "unittest", "xml"}
+ON_DEMAND = {"flannel_core.metrics"}
+"""What only an option (--metrics) makes the agent load."""
 LIBRARIES = {"h11", "msgspec", "pluggy"}
 """All that is not ours and not Python's."""
 
@@ -110,7 +112,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, str]:
 def test_the_agent_loads_what_the_import_contract_lists_and_nothing_else_of_the_core(
     case: tuple[str, str], runs: dict[tuple[str, str], Run]
 ) -> None:
-    assert runs[case].core - OF_PLUGINS == listed() - OF_PLUGINS
+    assert runs[case].core - OF_PLUGINS == listed() - OF_PLUGINS - ON_DEMAND
 
 
 def test_the_agent_loads_the_two_plugins_it_was_told_to(
