@@ -190,7 +190,7 @@ class Flanneld(msgspec.Struct, frozen=True):
     is_go: bool
 
     def __str__(self) -> str:
-        return f"{'a Go' if self.is_go else 'another'} flanneld (pid {self.pid}: {self.command})"
+        return f"a {'Go ' if self.is_go else ''}flanneld (pid {self.pid}: {self.command})"
 
     def writes(self, subnet_file: Path) -> bool:
         """True if that is its --subnet-file."""

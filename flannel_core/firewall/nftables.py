@@ -30,8 +30,9 @@ class NftablesTarget(Target):
     def __init__(self, seconds: float) -> None:
         self.forward_chains: list[ForwardChain] = []
         """What else sees forwarded packets, as last read."""
+        self.tables: dict[NftFamily, NftTable] = {}
+        """Flannel's, as last read."""
         self._seconds = seconds
-        self._tables: dict[NftFamily, NftTable] = {}
 
     async def read(self, scope: Scope) -> list[Actual]:
         """Always reads all: nothing of it lies on a device. Without nft there is nothing."""
@@ -45,11 +46,11 @@ class NftablesTarget(Target):
             listed += [chain.listed_by for chain in others]
             text = await _list(dict.fromkeys(listed))
         except ProgramFailed:
-            self._tables, self.forward_chains = {}, []
+            self.tables, self.forward_chains = {}, []
             return []
-        self._tables = parse_tables(text)
+        self.tables = parse_tables(text)
         self.forward_chains = [chain.with_rules(text) for chain in others]
-        return [Actual(item) for family in self._tables for item in self._ours_in(family)]
+        return [Actual(item) for family in self.tables for item in self._ours_in(family)]
 
     async def watch(self, scope: Scope) -> AsyncIterator[Changed | Unknown]:
         """Read again in a while."""
@@ -66,7 +67,7 @@ class NftablesTarget(Target):
     def foreign_rules(self) -> list[str]:
         """A sentence for each rule in our chains, and each table of ours with other things, that no flannel made."""
         sentences = []
-        for family, table in self._tables.items():
+        for family, table in self.tables.items():
             name = TABLES[family]
             for chain, lines in table.chains.items():
                 sentences += [
@@ -81,7 +82,7 @@ class NftablesTarget(Target):
         return sentences
 
     def _ours_in(self, family: NftFamily) -> list[NftablesRules]:
-        table = self._tables[family]
+        table = self.tables[family]
         postrtg, forward = (table.chains.get(name, []) for name in CHAINS)
         networks = networks_in([*postrtg, *forward])
         found = [
@@ -89,7 +90,7 @@ class NftablesTarget(Target):
             for network in sorted(networks.intersection(self.scope.networks))
         ]
         nobodys = (NftablesRules.kind, family, "")
-        if nobodys in self.scope.wanted or (not found and table.is_empty and not self._is_kept(family, self._tables)):
+        if nobodys in self.scope.wanted or (not found and table.is_empty and not self._is_kept(family, self.tables)):
             found.append(NftablesRules(family, intact=table.intact))
         return found
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import App, Parameter
 
@@ -17,11 +15,9 @@ from ..errors import EXIT_FAILED, EXIT_OK, FlannelError, UsageError
 from ..flanneld_options import Parsed, StoreChoice, parse_store
 from ..netconf import MAX_CONFIG_BYTES
 from ..printable import printable
-from ..store import ConfigText, StoreContext, StoreUnavailable, SubnetStore
+from ..store import ConfigText
+from .open_store import open_store
 from .output import clean, complain, say, show_json
-
-STORE_SECONDS = 10.0
-"""How long a store may take to answer before the command gives up."""
 
 Words = Annotated[str, Parameter(allow_leading_hyphen=True, show=False)]
 
@@ -117,33 +113,13 @@ def _read(file: str) -> tuple[bytes, str]:
         raise FlannelError(f"{file}: cannot be read: {error.strerror or error}") from None
 
 
-@asynccontextmanager
-async def _store(parsed: Parsed[StoreChoice]) -> AsyncIterator[SubnetStore[Any]]:
-    """The store, open. What it cannot answer becomes a FlannelError."""
-    context = StoreContext(state_directory=parsed.options.subnet_file.parent)
-    store = parsed.store_class(parsed.store_options, context)
-    try:
-        async with asyncio.timeout(STORE_SECONDS):
-            await store.open()
-            yield store
-    except StoreUnavailable as error:
-        raise FlannelError(f"the store {parsed.store_name} does not answer: {error}") from None
-    except TimeoutError:
-        raise FlannelError(
-            f"the store {parsed.store_name} does not answer within {STORE_SECONDS:.0f} s"
-            + (f": {store.unavailable}" if store.unavailable else "")
-        ) from None
-    finally:
-        await store.close()
-
-
 async def _show(parsed: Parsed[StoreChoice]) -> ConfigText:
-    async with _store(parsed) as store:
+    async with open_store(parsed) as store:
         async for found in store.config():
             return found
     raise FlannelError(f"the store {parsed.store_name} ended without an answer")
 
 
 async def _set(parsed: Parsed[StoreChoice], text: bytes) -> None:
-    async with _store(parsed) as store:
+    async with open_store(parsed) as store:
         await store.set_config(text)

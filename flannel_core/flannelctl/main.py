@@ -12,8 +12,10 @@ from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, FlannelError
+from .cleanup_command import cleanup
 from .config_command import app as config_app
 from .events_command import events
+from .lease_command import app as lease_app
 from .output import complain
 from .plugins_command import plugins
 from .status_command import plan, status
@@ -33,7 +35,9 @@ app.command(status)
 app.command(plan)
 app.command(events)
 app.command(plugins)
+app.command(cleanup)
 app.command(config_app)
+app.command(lease_app)
 
 
 @app.command(help_flags=(), version_flags=())

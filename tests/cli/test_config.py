@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from flannel_core.flannelctl import config_command
+from flannel_core.flannelctl import open_store
 from flannel_core.flannelctl.main import main
 
 TUNNEL = """
@@ -196,7 +196,7 @@ def test_text_in_a_store_cannot_command_the_terminal(
 def test_what_a_store_cannot_answer_is_one_line(
     filestore: None, capsys: Any, monkeypatch: pytest.MonkeyPatch, words: list[str], code: int, message: str
 ) -> None:
-    monkeypatch.setattr(config_command, "STORE_SECONDS", 0.2)
+    monkeypatch.setattr(open_store, "STORE_SECONDS", 0.2)
     assert main(["config", *words]) == code
     out, err = capsys.readouterr()
     assert (out, len(err.splitlines())) == ("", 1)

@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 
-OPERATOR = {"flannelctl", "lab", "conformance", "config_check"}
+OPERATOR = {"flannelctl", "lab", "conformance", "config_check", "cleanup"}
 """What the agent never loads of flannel_core: it may import what is heavy."""
 ENTRY = {"flanneld"}
 """What starts the agent: checked by what it loads when it runs (test_agent_imports.py)."""
