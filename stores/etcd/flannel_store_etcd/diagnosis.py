@@ -58,6 +58,8 @@ async def diagnose(endpoint: Endpoint) -> str | None:
             if tls and not endpoint.secure:
                 return "speaks TLS; write https:// in --etcd-endpoints"
             answer = await _version_answer(endpoint, tls)
+    except ssl.SSLError as error:  # etcd 3.4 ends a gRPC connection without a word, and says why to HTTP/1.1
+        return said(error)
     except (OSError, TimeoutError):
         return None
     if endpoint.secure and not tls:
