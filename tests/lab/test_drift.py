@@ -1,23 +1,9 @@
-"""What somebody takes away comes back within 5 seconds, while pings run."""
+"""What somebody takes away comes back within 5 seconds; test_faults.py has it while pings run, one by one."""
 
-import pytest
-
-from flannel_core.lab.faults import FAULTS, NEW_MAC, device, mac
-from flannel_core.lab.pings import Pinging
+from flannel_core.lab.faults.kernel import NEW_MAC
+from flannel_core.lab.faults.scene import device, mac
 
 WITHIN = 5.0
-
-
-@pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
-@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: f"{fault.backend}, {fault.name}")
-def test_it_comes_back(lab, fault, family):
-    a, b = lab.hosts(2, backend=fault.backend, ipv4=family == 4, ipv6=family == 6)
-    lab.eventually(lambda: a.pings(b) and b.pings(a))
-    with Pinging(a.flows(b) + b.flows(a)) as pings:
-        fault.strike(a, b, family)
-        lab.eventually(lambda: a.pings(b) and b.pings(a) and a.plan() == [], WITHIN)
-    assert pings.outage < WITHIN
-    assert a.status().problems == ()
 
 
 def test_everything_at_once_comes_back(lab):
