@@ -109,6 +109,50 @@ class Vxlan(LinkInfo, frozen=True, gc=False):
         return f"type vxlan id {self.vni} local {self.local} dev {self.underlay}"
 
 
+class Ipip(LinkInfo, frozen=True, gc=False):
+    """IFLA_IPTUN_* of a link: IPv4 in IPv4 from ``local`` to whatever gateway a route names.
+
+    ``ttl`` 0: the inner packet's. ``pmtudisc`` False: "don't fragment" is the inner packet's too; with a ``ttl`` the
+    kernel makes it True. ``fou_port``: each packet is the payload of a UDP datagram from and to this port (FOU; the
+    module ``fou`` has to be loaded, and a FOU port to be open for what comes in); None: it is IP protocol 4. ``remote``
+    and a ``fou_port`` of 0, which stands for any other encapsulation, are what others' devices have. All but ``remote``
+    can be changed in place (measured on 6.1).
+    """
+
+    kind: ClassVar[str] = "ipip"
+
+    local: str
+    ttl: int = 0
+    pmtudisc: bool = False
+    fou_port: int | None = None
+    remote: str = ""
+
+    def must_be_remade(self, actual: LinkInfo) -> bool:
+        return not isinstance(actual, Ipip) or self.remote != actual.remote
+
+    def describe(self) -> str:
+        encapsulation = f" encap fou encap-dport {self.fou_port}" if self.fou_port else ""
+        return f"type ipip local {self.local} remote {self.remote or 'any'}{encapsulation}"
+
+
+class Wireguard(LinkInfo, frozen=True, gc=False):
+    """A WireGuard device. Its key, port and peers are no part of the link: they are written and read elsewhere."""
+
+    kind: ClassVar[str] = "wireguard"
+
+
+class Tun(LinkInfo, frozen=True, gc=False):
+    """A TUN device, whose packets a process reads and writes: without an Ethernet header, and persistent, so that it
+    stays while no process holds it. ``owner`` is the uid that may attach to it, None: root alone."""
+
+    kind: ClassVar[str] = "tun"
+
+    owner: int | None = None
+
+    def describe(self) -> str:
+        return f"type tun user {self.owner}" if self.owner is not None else "type tun"
+
+
 class OtherLink(LinkInfo, frozen=True, gc=False):
     """A link of a kind that nobody here makes: only ever read. ``kind_name`` is IFLA_INFO_KIND, "" for hardware."""
 

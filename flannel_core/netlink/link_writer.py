@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from ..objects import Link, OtherLink, Vxlan
+from ..objects import Ipip, Link, LinkInfo, OtherLink, Tun, Vxlan
 from ..target import Failure, Put
-from . import links
+from . import links, tun
 from .devices import link_names
 from .links import LinkRow, MissingDevice
-from .reasons import explain, in_the_way, missing_device, other_type, taken_vni
+from .reasons import explain, in_the_way, missing_device, other_type, taken_tunnel, taken_vni
 from .socket import NetlinkError, NetlinkSocket
 
 
@@ -53,6 +53,8 @@ class LinkWriter:
                 failure = Failure(link, missing_device(str(error)))
             except NetlinkError as error:
                 failure = Failure(link, explain(link, error))
+            except tun.TunError as error:
+                failure = Failure(link, str(error))
             except (OSError, ValueError, struct.error) as error:
                 failure = Failure(link, f"it cannot be written to the kernel: {error}")
             if failure is not None:
@@ -60,7 +62,7 @@ class LinkWriter:
         return failures
 
     def _put(self, link: Link, new: bool, existing: Mapping[str, LinkRow]) -> Failure | None:
-        """Raises NetlinkError, MissingDevice, and what packing raises."""
+        """Raises NetlinkError, MissingDevice, TunError, and what packing raises."""
         found = existing.get(link.name)
         if found is not None and _is_foreign(found.link, link):
             return Failure(link, other_type(found.link), foreign=True)
@@ -74,13 +76,18 @@ class LinkWriter:
                 raise MissingDevice(name)
             return existing[name].index
 
+        taken = _taken(link, existing)
+        if taken is not None:
+            return Failure(link, taken, foreign=True)
         if found is not None and not link.must_be_remade(found.link):
-            for request in links.change(link, found.link, found.index, index):
-                self._kernel.request(request)
+            self._change(link, found, index)
             return None
-        holder = _holder_of_vni(link, existing)
-        if holder is not None:
-            return Failure(link, taken_vni(holder), foreign=True)
+        if isinstance(link.info, Tun):
+            if found is not None:
+                self._kernel.request(links.delete(found.index))
+            tun.make(link.name, link.info.owner)
+            self._change(link, self._links()[link.name], index)
+            return None
         if found is not None and link.mac is None:
             link = msgspec.structs.replace(link, mac=found.link.mac)
         creation = links.create(link, index)  # packed first: what cannot be made is no reason to delete
@@ -88,6 +95,10 @@ class LinkWriter:
             self._kernel.request(links.delete(found.index))
         self._kernel.request(creation)
         return None
+
+    def _change(self, link: Link, found: LinkRow, indexes: Callable[[str], int]) -> None:
+        for request in links.change(link, found.link, found.index, indexes):
+            self._kernel.request(request)
 
     def _links(self) -> dict[str, LinkRow]:
         found = self._kernel.dump(links.dump())
@@ -100,18 +111,28 @@ def _is_foreign(found: Link, link: Link) -> bool:
     return isinstance(found.info, OtherLink) or type(found.info) is not type(link.info)
 
 
-def _holder_of_vni(link: Link, existing: Mapping[str, LinkRow]) -> str | None:
-    """Another VXLAN device with this VNI and port: the kernel would refuse ours with EEXIST and not say which."""
-    info = link.info
-    if not isinstance(info, Vxlan):
-        return None
+def _taken(link: Link, existing: Mapping[str, LinkRow]) -> str | None:
+    """Why another device stands in the way: the kernel would refuse ours with EEXIST and not say which."""
     for name, row in existing.items():
-        other = row.link.info
-        if (
-            isinstance(other, Vxlan)
-            and name != link.name
-            and (other.vni, other.port) == (info.vni, info.port)
-            and (":" in other.local) == (":" in info.local)
-        ):
-            return name
+        if name == link.name:
+            continue
+        if _same_vni(link.info, row.link.info):
+            return taken_vni(name)
+        if _same_ends(link.info, row.link.info):
+            return taken_tunnel(name)
     return None
+
+
+def _same_vni(info: LinkInfo, other: LinkInfo) -> bool:
+    return (
+        isinstance(info, Vxlan)
+        and isinstance(other, Vxlan)
+        and (other.vni, other.port) == (info.vni, info.port)
+        and (":" in other.local) == (":" in info.local)
+    )
+
+
+def _same_ends(info: LinkInfo, other: LinkInfo) -> bool:
+    return (
+        isinstance(info, Ipip) and isinstance(other, Ipip) and (info.local, info.remote) == (other.local, other.remote)
+    )

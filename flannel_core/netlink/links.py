@@ -8,25 +8,21 @@ from struct import Struct
 
 import msgspec
 
-from ..objects import Link, LinkInfo, OtherLink, Vxlan
+from ..objects import Link, LinkInfo, OtherLink
+from .link_kinds import CODECS, KINDS
 from .message import (
     NLM_F_CREATE,
     NLM_F_EXCL,
     Message,
     Request,
-    address_bytes,
-    address_text,
     attribute,
     attribute_text,
-    attribute_u8,
     attribute_u32,
     attributes,
     mac_bytes,
     mac_text,
     nested,
     text,
-    u8,
-    u16_network,
     u32,
     unpack_head,
 )
@@ -46,14 +42,9 @@ IFLA_LINKINFO = 18
 IFLA_EXT_MASK = 29
 IFLA_INFO_KIND = 1
 IFLA_INFO_DATA = 2
-IFLA_VXLAN_ID = 1
-IFLA_VXLAN_LINK = 3
-IFLA_VXLAN_LOCAL = 4
-IFLA_VXLAN_LEARNING = 7
-IFLA_VXLAN_PORT = 15
-IFLA_VXLAN_LOCAL6 = 17
-IFLA_VXLAN_GBP = 23
 RTEXT_FILTER_SKIP_STATS = 8  # linux/rtnetlink.h
+
+ETHERNET_MAC = len("8a:01:02:03:04:05")
 
 _IFINFOMSG = Struct("=BxHiII")  # ifi_family, ifi_type, ifi_index, ifi_flags, ifi_change
 
@@ -86,7 +77,7 @@ def get(name: str) -> Request:
 def create(link: Link, indexes: Callable[[str], int]) -> Request:
     """Make ``link`` with all it should have, and up, in one step: no moment in which another MAC could be seen.
 
-    ``indexes`` gives a device's index and raises MissingDevice.
+    ``indexes`` gives a device's index and raises MissingDevice. Raises ValueError for a TUN device: see ``tun``.
     """
     info = link.info
     parts = [_ifname(link.name), attribute_u32(IFLA_MTU, link.mtu)]
@@ -94,17 +85,7 @@ def create(link: Link, indexes: Callable[[str], int]) -> Request:
         parts.append(attribute(IFLA_ADDRESS, mac_bytes(link.mac)))
     if link.txqueuelen is not None:
         parts.append(attribute_u32(IFLA_TXQLEN, link.txqueuelen))
-    if not isinstance(info, Vxlan):
-        raise ValueError(f"a link of {info.describe()} cannot be made")
-    data = [
-        attribute_u32(IFLA_VXLAN_ID, info.vni),
-        attribute_u8(IFLA_VXLAN_LEARNING, info.learning),
-        *_vxlan_lower(info, None, indexes),
-    ]
-    data.append(attribute(IFLA_VXLAN_PORT, info.port.to_bytes(2, "big")))
-    if info.gbp:
-        data.append(attribute(IFLA_VXLAN_GBP, b""))
-    parts.append(_linkinfo(info, data))
+    parts.append(_linkinfo(info, CODECS[type(info)].create(info, indexes)))
     flags = IFF_UP if link.up else 0
     head = _IFINFOMSG.pack(AF_UNSPEC, 0, 0, flags, IFF_UP)
     return Request(RTM_NEWLINK, NLM_F_CREATE | NLM_F_EXCL, head + b"".join(parts))
@@ -113,17 +94,14 @@ def create(link: Link, indexes: Callable[[str], int]) -> Request:
 def change(link: Link, actual: Link, index: int, indexes: Callable[[str], int]) -> list[Request]:
     """Turn ``actual`` into ``link`` in place: only what differs is sent, so that nothing else is disturbed.
 
-    What is VXLAN's goes first and alone: the kernel takes no MTU in the same message, and the new underlay decides
-    which MTU is possible.
+    What is of its kind goes first and alone: the kernel takes no MTU in the same message (vxlan), and a new underlay
+    decides which MTU is possible.
     """
     requests = []
-    want, have = link.info, actual.info
-    if isinstance(want, Vxlan) and isinstance(have, Vxlan):
-        data = _vxlan_lower(want, have, indexes)
-        if want.learning != have.learning:
-            data.append(attribute_u8(IFLA_VXLAN_LEARNING, want.learning))
-        if data:
-            requests.append(Request(RTM_NEWLINK, 0, _IFINFOMSG.pack(AF_UNSPEC, 0, index, 0, 0) + _linkinfo(want, data)))
+    data = CODECS[type(link.info)].change(link.info, actual.info, indexes)
+    if data:
+        head = _IFINFOMSG.pack(AF_UNSPEC, 0, index, 0, 0)
+        requests.append(Request(RTM_NEWLINK, 0, head + _linkinfo(link.info, data)))
     parts: list[bytes] = []
     if link.mac not in (None, actual.mac):
         parts.append(attribute(IFLA_ADDRESS, mac_bytes(link.mac or "")))
@@ -160,7 +138,7 @@ def decode(message: Message, names: Mapping[int, str]) -> LinkRow:
         name=name,
         info=_decode_info(found.get(IFLA_LINKINFO, b""), names),
         mtu=mtu,
-        mac=mac or None,
+        mac=mac if len(mac) == ETHERNET_MAC else None,  # an ipip device shows its local address there
         txqueuelen=u32(found[IFLA_TXQLEN]) if IFLA_TXQLEN in found else None,
         up=bool(flags & IFF_UP),
     )
@@ -170,33 +148,12 @@ def decode(message: Message, names: Mapping[int, str]) -> LinkRow:
 def _decode_info(linkinfo: bytes, names: Mapping[int, str]) -> LinkInfo:
     found = attributes(linkinfo)
     kind = text(found.get(IFLA_INFO_KIND, b""))
-    if kind != Vxlan.kind:
+    if kind not in KINDS:
         return OtherLink(kind)
-    data = attributes(found.get(IFLA_INFO_DATA, b""))
-    local = data.get(IFLA_VXLAN_LOCAL) or data.get(IFLA_VXLAN_LOCAL6)
-    underlay = u32(data[IFLA_VXLAN_LINK]) if IFLA_VXLAN_LINK in data else 0
-    return Vxlan(
-        vni=u32(data[IFLA_VXLAN_ID]) if IFLA_VXLAN_ID in data else 0,
-        underlay=names.get(underlay, f"if{underlay}") if underlay else "",
-        local=address_text(local) if local else "",
-        port=u16_network(data[IFLA_VXLAN_PORT]) if IFLA_VXLAN_PORT in data else 0,
-        learning=bool(u8(data[IFLA_VXLAN_LEARNING])) if IFLA_VXLAN_LEARNING in data else False,
-        gbp=IFLA_VXLAN_GBP in data,
-    )
+    return CODECS[KINDS[kind]].decode(attributes(found.get(IFLA_INFO_DATA, b"")), names)
 
 
-def _vxlan_lower(want: Vxlan, have: Vxlan | None, indexes: Callable[[str], int]) -> list[bytes]:
-    """Underlay and local address, where they differ from ``have``."""
-    data = []
-    if have is None or want.underlay != have.underlay:
-        data.append(attribute_u32(IFLA_VXLAN_LINK, indexes(want.underlay)))
-    if have is None or want.local != have.local:
-        kind = IFLA_VXLAN_LOCAL6 if ":" in want.local else IFLA_VXLAN_LOCAL
-        data.append(attribute(kind, address_bytes(want.local)))
-    return data
-
-
-def _linkinfo(info: Vxlan, data: list[bytes]) -> bytes:
+def _linkinfo(info: LinkInfo, data: list[bytes]) -> bytes:
     return nested(IFLA_LINKINFO, attribute_text(IFLA_INFO_KIND, info.kind), nested(IFLA_INFO_DATA, *data))
 
 

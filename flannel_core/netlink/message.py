@@ -143,6 +143,12 @@ def u8(value: bytes) -> int:
     return value[0]
 
 
+def u16(value: bytes) -> int:
+    if len(value) != 2:
+        raise MalformedMessage(f"{len(value)} bytes where two are due")
+    return int.from_bytes(value, BYTE_ORDER)
+
+
 def u16_network(value: bytes) -> int:
     """A port number: two bytes in network order."""
     if len(value) != 2:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import errno
 import platform
 
-from ..objects import Address, FdbEntry, Link, Neighbour, Object, OtherLink, Route, Vxlan
+from ..objects import Address, FdbEntry, Ipip, Link, Neighbour, Object, OtherLink, Route, Vxlan
 from . import routes
 from .socket import NetlinkError
+
+CONFIG_NAMES = {"vxlan": "CONFIG_VXLAN", "ipip": "CONFIG_NET_IPIP", "wireguard": "CONFIG_WIREGUARD"}
+"""What the kernel's own configuration calls a kind of link."""
 
 
 def explain(wanted: Object, error: NetlinkError) -> str:
@@ -49,6 +52,13 @@ def taken_vni(holder: str) -> str:
     )
 
 
+def taken_tunnel(holder: str) -> str:
+    return (
+        f"the device {holder} is an ipip tunnel from the same address already, and the kernel has room for one:"
+        f" `ip link del {holder}` if nothing needs it"
+    )
+
+
 def in_the_way(standing: Object) -> str:
     """For something foreign of the same identity."""
     if isinstance(standing, Route):
@@ -66,12 +76,14 @@ def _link(wanted: Link, error: NetlinkError) -> str | None:
     if error.number == errno.EOPNOTSUPP and error.text in ("", "Unknown device type"):
         kind = info.kind
         return (
-            f"this kernel has no {kind}: `modprobe {kind}`; if there is no such module, it is CONFIG_{kind.upper()}"
+            f"this kernel has no {kind}: `modprobe {kind}`; if there is no such module, it is {CONFIG_NAMES[kind]}"
             f" of the kernel, and in a package such as linux-modules-extra-{platform.release()} (Ubuntu) or"
             " kernel-modules-extra (Fedora, RHEL)"
         )
     if error.number == errno.EADDRINUSE and isinstance(info, Vxlan):
         return f"UDP port {info.port} is in use by another program: `ss -lunp` names it"
+    if error.number == errno.EINVAL and isinstance(info, Ipip) and info.fou_port:
+        return f"the kernel refuses it, most likely for lack of FOU: `modprobe fou` (CONFIG_NET_FOU): {error}"
     if error.number == errno.ERANGE or (
         error.number == errno.EINVAL and ("mtu" in error.text.lower() or not error.text)
     ):
