@@ -11,6 +11,7 @@ protobuf, discovery. Objects carry no managedFields.
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import time
 import uuid
@@ -47,6 +48,8 @@ Json = dict[str, Any]
 VERSION = {"major": "1", "minor": "31", "gitVersion": "v1.31.0+lab"}
 TOO_LARGE_SECONDS = 3.0
 """How long a list waits for a version that is not reached yet."""
+LAST_BOOKMARK_SECONDS = 2.0
+"""How long before its end a watch gets its last bookmark."""
 WATCH_SECONDS = (1800, 3600)
 """How long a watch lasts that does not say so."""
 GENERATED = "bcdfghjklmnpqrstvwxz2456789"
@@ -144,11 +147,15 @@ class Api:
                 return Response(msgspec.json.encode(VERSION))
             if request.path in ("/healthz", "/livez", "/readyz"):
                 return Response(b"ok", content_type="text/plain; charset=utf-8")
+            if request.path.startswith("/api/v1/"):
+                raise says.no_such_path()
             return Response(b"404 page not found\n", 404, "text/plain; charset=utf-8")
         name = target.name or (named_by_selector(request.query) if verb == "watch" else "") or ""
         self.access.check(who, verb, target.rule, target.namespace, name)
         if not accepts_json(request.headers.get("accept", "")):
             raise says.not_acceptable()
+        if verb in ("create", "patch", "delete") and bool(target.name) is (verb == "create"):
+            raise says.method_not_allowed()
         match verb:
             case "get":
                 return Response(self._whole(target, self._existing(target)))
@@ -157,7 +164,7 @@ class Api:
             case "watch":
                 return Response(await self._watch(target, request.query))
             case "create":
-                return Response(self._create(target, decoded(request, ("application/json",))), 201)
+                return Response(self._create(target, decoded(request)), 201)
             case "patch":
                 return Response(self._patch(target, request))
             case "delete":
@@ -218,7 +225,7 @@ class Api:
     async def _watch(self, target: Target, query: Mapping[str, str]) -> AsyncIterator[bytes]:
         if "sendInitialEvents" in query:
             cause = ("FieldValueForbidden", "Forbidden: the WatchList feature is off", "sendInitialEvents")
-            raise says.invalid("ListOptions", "", [cause])
+            raise says.invalid("ListOptions.meta.k8s.io", "", [cause])
         position = number(query, "resourceVersion")
         if position and position < self.objects.compacted and self.faults.gone_as_status:
             raise says.expired_watch(position, self.objects.compacted)
@@ -238,11 +245,12 @@ class Api:
 
         resource, namespace = target.resource.plural, target.namespace
         end = time.monotonic() + seconds
-        next_bookmark = time.monotonic() + self.faults.bookmark_seconds
+        next_bookmark = self._next_bookmark(end)
         if position == 0:
             position = self.objects.revision
             found = self.objects.all(resource, namespace)
             yield b"".join(event("ADDED", body) for key, body in found if only in (None, key.name))
+        begin = max(position, self.objects.latest(resource))
         while True:
             written = self._written
             try:
@@ -255,12 +263,11 @@ class Api:
             if chosen:
                 yield b"".join(event(e.type, e.body) for e in chosen)
             position = max(position, self.objects.revision)
+            if bookmarks and time.monotonic() >= next_bookmark:
+                next_bookmark = self._next_bookmark(end)
+                if (latest := self.objects.latest(resource)) > begin:
+                    yield event("BOOKMARK", bookmark(target, latest))
             now = time.monotonic()
-            if bookmarks and now >= min(next_bookmark, end):
-                next_bookmark = now + self.faults.bookmark_seconds
-                empty = completed(target.resource, {})
-                empty["metadata"] = {"resourceVersion": str(position), "creationTimestamp": None}
-                yield event("BOOKMARK", msgspec.json.encode(empty))
             if now >= end:
                 return
             try:
@@ -269,6 +276,12 @@ class Api:
             except TimeoutError:
                 pass
 
+    def _next_bookmark(self, end: float) -> float:
+        """When the next is due in a watch that ends at ``end``: the last a little before that. One is sent only if
+        something was written since the watch began."""
+        due = min(time.monotonic() + self.faults.bookmark_seconds, end - LAST_BOOKMARK_SECONDS)
+        return due if due > time.monotonic() else math.inf
+
     def _create(self, target: Target, value: Json) -> bytes:
         metadata = dict(value.get("metadata") or {})
         if not metadata.get("name") and metadata.get("generateName"):
@@ -276,7 +289,7 @@ class Api:
         if target.resource.namespaced:
             metadata.setdefault("namespace", target.namespace)
         if metadata.get("resourceVersion"):
-            raise says.bad_request("resourceVersion should not be set on objects to be created")
+            raise says.internal("resourceVersion should not be set on objects to be created")
         metadata |= {"uid": str(uuid.uuid4()), "creationTimestamp": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"}
         wanted = {name: part for name, part in value.items() if name not in ("kind", "apiVersion")}
         wanted = completed(target.resource, {**wanted, "metadata": metadata})
@@ -290,13 +303,17 @@ class Api:
         return self._whole(target, body)
 
     def _delete(self, target: Target) -> bytes:
-        self._existing(target)
-        body = self.objects.delete(target.key)
+        metadata = msgspec.json.decode(self._existing(target))["metadata"]
+        self.objects.delete(target.key)
         self.wake()
-        return self._whole(target, body)
+        details = {"name": target.name, "kind": target.resource.plural, "uid": metadata["uid"]}
+        success = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details}
+        return msgspec.json.encode(success)
 
     def _patch(self, target: Target, request: Request) -> bytes:
-        patch = decoded(request, (JSON_MERGE, STRATEGIC_MERGE))
+        if content_type(request) not in (JSON_MERGE, STRATEGIC_MERGE):
+            raise says.unsupported_patch()
+        patch = decoded(request)
         body = self._existing(target)
         old: Json = msgspec.json.decode(body)
         kind = {"kind": target.resource.kind, "apiVersion": "v1"}
@@ -304,7 +321,7 @@ class Api:
             strategic = content_type(request) == STRATEGIC_MERGE
             new = strategic_merge({**kind, **old}, patch) if strategic else json_merge({**kind, **old}, patch)
         except PatchError as error:
-            raise says.bad_request(str(error)) from None
+            raise says.internal(str(error)) from None
         new = {name: value for name, value in new.items() if name not in kind}
         check_types(new)
         check_update(new, target.name)
@@ -316,3 +333,9 @@ class Api:
             body = self.objects.put(target.key, new)
             self.wake()
         return self._whole(target, body)
+
+
+def bookmark(target: Target, revision: int) -> bytes:
+    """An object of which nothing is meant but its version."""
+    metadata = {"resourceVersion": str(revision), "creationTimestamp": None}
+    return msgspec.json.encode({**completed(target.resource, {}), "metadata": metadata})

@@ -51,10 +51,23 @@ class Client:
         """``query`` is what follows the ``?``."""
         headers = {**self._headers, "Content-Type": content_type, "Accept": accept}
         body = value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
-        self.connection.request(method, f"{path}?{urlencode(query)}" if query else path, body, headers)
-        response = self.connection.getresponse()
+        response = self._response(method, f"{path}?{urlencode(query)}" if query else path, body, headers)
         text = response.read()
         return Answer(response.status, as_json(text), dict(response.getheaders()))
+
+    def _response(
+        self, method: str, path: str, body: bytes | None, headers: dict[str, str]
+    ) -> http.client.HTTPResponse:
+        """Over a new connection where the server has closed the one that was kept."""
+        for attempt in ("kept", "new"):
+            try:
+                self.connection.request(method, path, body, headers)
+                return self.connection.getresponse()
+            except OSError as error:  # RemoteDisconnected is one
+                self.connection.close()
+                if attempt == "new" or not isinstance(error, ConnectionError):
+                    raise
+        raise AssertionError("unreachable")
 
     def create(self, value: Any, path: str = NODES) -> Any:
         answer = self.ask(path, "POST", value)
@@ -70,10 +83,8 @@ class Client:
 
     def watch(self, seconds: int = 1, path: str = NODES, **query: Any) -> list[Any]:
         """Every event of a watch that lasts so long."""
-        self.connection.request(
-            "GET", f"{path}?{urlencode({'watch': 'true', 'timeoutSeconds': seconds, **query})}", headers=self._headers
-        )
-        response = self.connection.getresponse()
+        words = urlencode({"watch": "true", "timeoutSeconds": seconds, **query})
+        response = self._response("GET", f"{path}?{words}", None, self._headers)
         text = response.read()
         assert response.status == 200, text
         return [json.loads(line) for line in text.splitlines()]
@@ -82,8 +93,7 @@ class Client:
     def watching(self, **query: Any) -> Iterator[Iterator[Any]]:
         """The events of a watch, one by one, as they come."""
         words = urlencode({"watch": "true", **query})
-        self.connection.request("GET", f"/api/v1/nodes?{words}", headers=self._headers)
-        response = self.connection.getresponse()
+        response = self._response("GET", f"{NODES}?{words}", None, self._headers)
         assert response.status == 200
         try:
             yield (json.loads(line) for line in response)

@@ -68,5 +68,6 @@ class ApiServer:
         raise NotImplementedError
 
     def compact(self) -> None:
-        """Forget all history: a list or watch that comes with an older version is told that it is gone."""
+        """Forget all history: a list or watch that comes with an older version is told that it is gone. Connections may
+        break."""
         raise NotImplementedError

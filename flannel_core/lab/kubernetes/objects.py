@@ -52,6 +52,7 @@ class Objects:
         self._versions: dict[Key, list[Version]] = {}
         self._keys: list[Key] = []
         self._events: list[Event] = []
+        self._latest: dict[str, int] = {}
 
     def get(self, key: Key) -> bytes | None:
         """The object as it is now; None if there is none."""
@@ -83,6 +84,11 @@ class Objects:
             self._versions[key] = []
             insort(self._keys, key)
         self._versions[key].append(version)
+        self._latest[key.resource] = version.revision
+
+    def latest(self, resource: str) -> int:
+        """The revision of the latest write to a resource; 0 if there was none."""
+        return self._latest.get(resource, 0)
 
     def all(self, resource: str, namespace: str = "", at: int = 0, after: str = "") -> Iterator[tuple[Key, bytes]]:
         """The objects of a resource by name, as they were at revision ``at`` (0: now), from ``after`` on. Raises

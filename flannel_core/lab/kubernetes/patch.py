@@ -62,9 +62,9 @@ def strategic_merge(original: Json, patch: Json, path: tuple[str, ...] = ()) -> 
         elif isinstance(value, dict):
             before = merged.get(name)
             merged[name] = strategic_merge(before if isinstance(before, dict) else {}, value, here)
-        elif isinstance(value, list) and here in MERGE_KEYS:
+        elif isinstance(value, list) and here in MERGE_KEYS and name in original:
             order = patch.get(f"$setElementOrder/{name}")
-            merged[name] = _merge_list(merged.get(name) or [], value, MERGE_KEYS[here], here, order)
+            merged[name] = _merge_list(merged.get(name, []), value, MERGE_KEYS[here], here, order)
         else:
             merged[name] = value
     return merged

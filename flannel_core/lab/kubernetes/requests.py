@@ -12,7 +12,7 @@ import msgspec
 from .http import Request
 from .objects import Key
 from .resources import RESOURCES, Resource
-from .status import bad_request, unsupported_media_type
+from .status import bad_number, bad_request, bad_version, unsupported_media_type
 
 Json = dict[str, Any]
 
@@ -74,10 +74,10 @@ def named_by_selector(query: Mapping[str, str]) -> str | None:
 
 
 def number(query: Mapping[str, str], name: str) -> int:
-    """A parameter, 0 where it is absent. Raises ApiError 400."""
+    """A parameter, 0 where it is absent. Raises ApiError 400, for a version 500."""
     text = query.get(name, "")
     if text and not (text.isascii() and text.isdigit()):
-        raise bad_request(f'{name}: Invalid value: "{text}": not a number')
+        raise bad_version(text) if name == "resourceVersion" else bad_number(text)
     return int(text or 0)
 
 
@@ -106,10 +106,10 @@ def content_type(request: Request) -> str:
     return request.headers.get("content-type", "application/json").partition(";")[0].strip()
 
 
-def decoded(request: Request, accepted: tuple[str, ...]) -> Json:
-    """The body as a JSON object. Raises ApiError 415 and 400."""
-    if content_type(request) not in accepted:
-        raise unsupported_media_type(accepted)
+def decoded(request: Request) -> Json:
+    """The body as a JSON object. Raises ApiError 400, and 415 for an object that is not sent as JSON."""
+    if request.method == "POST" and content_type(request) != "application/json":
+        raise unsupported_media_type(("application/json",))
     try:
         return msgspec.json.decode(request.body, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

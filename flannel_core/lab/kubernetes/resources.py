@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from ipaddress import IPv4Network, IPv6Network, ip_network
 from typing import Any, NamedTuple
 
-from .status import bad_request, forbidden_change, invalid
+from .status import bad_request, invalid
 
 Json = dict[str, Any]
 Cause = tuple[str, str, str]
@@ -54,12 +54,12 @@ def completed(resource: Resource, value: Json) -> Json:
     if resource.plural != "nodes":
         return value
     spec = _with_both_pod_cidrs(value.get("spec") or {})
-    status = {
+    status: Json = {
         "daemonEndpoints": {"kubeletEndpoint": {"Port": 0}},
         "nodeInfo": dict.fromkeys(NODE_INFO, ""),
         **(value.get("status") or {}),
     }
-    return {**value, "spec": spec, "status": status}
+    return {**value, "spec": spec, "status": _with_times(status)}
 
 
 def updated(resource: Resource, subresource: str, old: Json, new: Json) -> Json:
@@ -70,6 +70,7 @@ def updated(resource: Resource, subresource: str, old: Json, new: Json) -> Json:
         result[other] = old[other]
     if resource.plural == "nodes":
         result["spec"] = _with_both_pod_cidrs(result.get("spec") or {})
+        result["status"] = _with_times(result.get("status") or {})
     metadata = dict(result.get("metadata") or {})
     metadata |= {name: old["metadata"][name] for name in ("creationTimestamp", "uid") if name in old["metadata"]}
     for name in ("annotations", "labels"):
@@ -87,17 +88,26 @@ def _with_both_pod_cidrs(spec: Json) -> Json:
     return spec
 
 
+def _with_times(status: Json) -> Json:
+    """A condition has its two times, null where nobody gave them."""
+    if not status.get("conditions"):
+        return status
+    times = {"lastHeartbeatTime": None, "lastTransitionTime": None}
+    return {**status, "conditions": [{**times, **condition} for condition in status["conditions"]]}
+
+
 def check_types(value: Json) -> None:
-    """Raises ApiError 400 where annotations or labels are no strings."""
+    """Raises ApiError 422 where annotations or labels are no strings."""
     metadata = value.get("metadata") or {}
     for field in ("annotations", "labels"):
         for name, text in (metadata.get(field) or {}).items():
             if not isinstance(text, str):
-                raise bad_request(f"metadata.{field}.{name}: expected string, got {type(text).__name__}")
+                message = f"Invalid value: cannot convert {type(text).__name__} to string"
+                raise invalid("", "", [("FieldValueInvalid", message, f"metadata.{field}.{name}")])
 
 
 def check(resource: Resource, value: Json, old: Json | None = None) -> None:
-    """Raises ApiError 422, or 403 for a change that is not allowed. ``old`` is what is to be replaced."""
+    """Raises ApiError 422. ``old`` is what is to be replaced."""
     name = value["metadata"].get("name", "")
     causes: list[Cause] = []
     if not name:
@@ -109,12 +119,13 @@ def check(resource: Resource, value: Json, old: Json | None = None) -> None:
         causes += _node_causes(value)
     if resource.plural == "events":
         causes += _event_causes(value)
-    if causes:
-        raise invalid(resource.kind, name, causes)
     if resource.plural == "nodes" and old is not None:
         had = (old.get("spec") or {}).get("podCIDRs")
         if had and had != (value.get("spec") or {}).get("podCIDRs"):
-            raise forbidden_change(resource.kind, name, 'node updates may not change podCIDR except from "" to valid')
+            message = 'Forbidden: node updates may not change podCIDR except from "" to valid'
+            causes.append(("FieldValueForbidden", message, "spec.podCIDRs"))
+    if causes:
+        raise invalid(resource.kind, name, causes)
 
 
 def _node_causes(value: Json) -> Iterable[Cause]:
@@ -122,6 +133,8 @@ def _node_causes(value: Json) -> Iterable[Cause]:
     networks: list[IPv4Network | IPv6Network] = []
     for number, text in enumerate(given):
         try:
+            if "/" not in text:
+                raise ValueError(text)
             networks.append(ip_network(text, strict=False))
         except ValueError:
             message = f'Invalid value: "{text}": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'

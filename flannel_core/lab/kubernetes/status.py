@@ -83,8 +83,28 @@ def conflict(resource: str, name: str) -> ApiError:
     return ApiError(409, "Conflict", message, {"name": name, "kind": resource})
 
 
+def no_such_path() -> ApiError:
+    """A path below an API that the server has, but of no resource."""
+    return ApiError(404, "NotFound", "the server could not find the requested resource", {})
+
+
 def bad_request(message: str) -> ApiError:
     return ApiError(400, "BadRequest", message)
+
+
+def internal(message: str) -> ApiError:
+    """What a real server answers where it meets a version that it cannot make sense of."""
+    return ApiError(500, "", message)
+
+
+def bad_number(text: str) -> ApiError:
+    """A parameter that is no whole number."""
+    return bad_request(f'strconv.ParseInt: parsing "{text}": invalid syntax')
+
+
+def bad_version(text: str) -> ApiError:
+    """A resourceVersion that is no number."""
+    return internal(f'resourceVersion: Invalid value: "{text}": strconv.ParseUint: parsing "{text}": invalid syntax')
 
 
 def invalid(kind: str, name: str, causes: Sequence[tuple[str, str, str]]) -> ApiError:
@@ -92,7 +112,7 @@ def invalid(kind: str, name: str, causes: Sequence[tuple[str, str, str]]) -> Api
     faults = [f"{field}: {message}" for _, message, field in causes]
     listed = faults[0] if len(faults) == 1 else f"[{', '.join(faults)}]"
     details = {
-        "name": name,
+        **({"name": name} if name else {}),
         "kind": kind,
         "causes": [{"reason": reason, "message": message, "field": field} for reason, message, field in causes],
     }
@@ -127,17 +147,16 @@ def unsupported_media_type(accepted: Sequence[str]) -> ApiError:
     return ApiError(415, "UnsupportedMediaType", message)
 
 
+def unsupported_patch() -> ApiError:
+    """A patch of a kind that is none."""
+    return ApiError(415, "UnsupportedMediaType", "415: Unsupported Media Type", {})
+
+
 def not_acceptable() -> ApiError:
-    message = "only the following media types are accepted: application/json"
-    return ApiError(406, "NotAcceptable", message)
+    message = "406: Not Acceptable\n\nAvailable representations: application/json"
+    return ApiError(406, "NotAcceptable", message, {})
 
 
 def method_not_allowed() -> ApiError:
     message = "the server does not allow this method on the requested resource"
     return ApiError(405, "MethodNotAllowed", message, {})
-
-
-def forbidden_change(kind: str, name: str, message: str) -> ApiError:
-    """A change that the resource's own rules do not allow, whoever asks."""
-    plural = f"{kind.lower()}s"
-    return ApiError(403, "Forbidden", f'{plural} "{name}" is forbidden: {message}', {"name": name, "kind": plural})
