@@ -1,4 +1,4 @@
-"""Sockets of NETLINK_ROUTE in the network namespace of the calling thread: asking, writing in bulk, and listening.
+"""Netlink sockets in the network namespace of the calling thread: asking, writing in bulk, and listening.
 
 The kernel handles what is sent before ``send`` returns, so no answer is ever waited for; only notifications are.
 """
@@ -73,10 +73,10 @@ class NotificationsLost(Exception):
     """The kernel had more to say than the socket could hold, or what it said does not parse: read everything again."""
 
 
-def _open(receive_buffer: int) -> socket.socket:
+def _open(receive_buffer: int, protocol: int = socket.NETLINK_ROUTE) -> socket.socket:
     """Raises FlannelError where the system lets nobody talk to its network stack."""
     try:
-        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, socket.NETLINK_ROUTE)
+        opened = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_CLOEXEC, protocol)
     except OSError as error:
         raise FlannelError(
             f"no netlink socket can be opened: {error.strerror}; the sandbox (seccomp, systemd's"
@@ -102,8 +102,9 @@ def _open(receive_buffer: int) -> socket.socket:
 class NetlinkSocket:
     """Asks and writes. Not to be shared between threads, nor between coroutines while one awaits ``write``."""
 
-    def __init__(self) -> None:
-        self._socket = _open(RECEIVE_BUFFER_BYTES)
+    def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
+        """``protocol``: NETLINK_* of linux/netlink.h."""
+        self._socket = _open(RECEIVE_BUFFER_BYTES, protocol)
         self._sequence = 0
         self.port: int = self._socket.getsockname()[0]
         """Names this socket in the notifications that its requests cause."""
