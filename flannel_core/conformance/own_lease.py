@@ -38,7 +38,7 @@ class OwnLeaseChecks(StoreKit):
                 assert endpoint is None or (endpoint.public_ip, endpoint.data) == (address, data)
             assert await entries(store) == Standing(lease)
 
-    @check()
+    @check("allocation")
     async def test_hosts_get_subnets_of_their_own(self, place: Any) -> None:
         async with self.store(place) as one, self.store(place) as two:
             first = await one.acquire(Request(IPV4, host(1)))
@@ -46,7 +46,7 @@ class OwnLeaseChecks(StoreKit):
             assert set(first.subnets).isdisjoint(second.subnets)
             assert first.created < second.created, "created orders leases by age"
 
-    @check()
+    @check("allocation")
     async def test_twenty_hosts_racing_for_twenty_subnets_all_get_one(self, place: Any) -> None:
         async def race(number: int) -> Lease:
             async with self.store(place) as store:
@@ -58,7 +58,7 @@ class OwnLeaseChecks(StoreKit):
             with pytest.raises(OutOfSubnets, match="20"):
                 await store.acquire(Request(TWENTY, host(21)))
 
-    @check()
+    @check("allocation")
     async def test_the_subnet_that_subnet_env_names_is_taken_if_it_is_free(self, place: Any) -> None:
         async with self.store(place) as store:
             before = (IPv4Network("10.5.77.0/24"),)
@@ -79,6 +79,11 @@ class OwnLeaseChecks(StoreKit):
             lease = await store.acquire(Request(IPV4, host(1)))
             for _ in range(10):
                 assert told(await store.previous(host(1))) == told(lease)
+
+    @check("allocation")
+    async def test_a_host_does_not_find_the_lease_of_another(self, place: Any) -> None:
+        async with self.store(place) as store:
+            await store.acquire(Request(IPV4, host(1)))
             assert await store.previous(host(2)) is None
 
     @check()
@@ -104,7 +109,7 @@ class OwnLeaseChecks(StoreKit):
                 await store.acquire(Request(ONE, back))
             assert await entries(store) == Standing(new)
 
-    @check()
+    @check("allocation")
     async def test_hosts_that_announce_no_address_do_not_find_each_others_lease(self, place: Any) -> None:
         async with self.store(place) as store:
             first = host(1, public_ipv4=IPv4Address("0.0.0.0"), public_ipv6=None)
@@ -209,7 +214,7 @@ class OwnLeaseChecks(StoreKit):
             await operator.release(lease.subnets[0])
             assert (await self.soon(keeping)).holder is None
 
-    @check()
+    @check("allocation")
     async def test_a_lease_that_another_host_took_over_is_lost_to_its_keeper(self, place: Any) -> None:
         async with self.store(place) as one, self.store(place) as two:
             lease = await one.acquire(Request(IPV4, host(1)))
@@ -220,7 +225,7 @@ class OwnLeaseChecks(StoreKit):
             assert lost.holder is not None
             assert (lost.holder.key, lost.holder.ipv4.data) == (lease.key, doubled.ipv4_data)
 
-    @check()
+    @check("allocation")
     async def test_a_lease_is_kept_through_an_announcement_of_its_own_host(self, place: Any) -> None:
         async with self.store(place) as store, self.store(place) as peer, watching(peer, self.patience) as watcher:
             lease = await store.acquire(Request(IPV4, host(1)))
@@ -267,6 +272,15 @@ class OwnLeaseChecks(StoreKit):
             assert taken.key == lease.key
             assert not await one.give_up(lease)
             assert await entries(two) == Standing(taken)
+
+    @check("release", "reserve")
+    async def test_what_became_a_reservation_is_not_given_up_by_its_host(self, place: Any) -> None:
+        async with self.store(place) as operator, self.store(place) as owner:
+            lease = await owner.acquire(Request(IPV4, host(1, previous_subnets=(IPv4Network("10.5.50.0/24"),))))
+            kept = await operator.reserve(reservation())
+            assert not await owner.give_up(lease)
+            assert await entries(operator) == Standing(kept)
+            assert await operator.give_up(kept)
 
     @check("reserve")
     async def test_a_reservation_is_found_by_its_owner_and_stays_one(self, place: Any) -> None:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from ipaddress import IPv4Address, IPv4Network, IPv6Address
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import pytest
 
@@ -69,18 +69,25 @@ def reservation(number: int = 1, subnet: str = "10.5.50.0/24") -> Lease:
     return Lease("", ipv4=Endpoint(IPv4Network(subnet), IPv4Address("192.0.2.0") + number))
 
 
+async def first_snapshot(store: SubnetStore[Any]) -> Snapshot:
+    """What a watcher that begins now is told of all leases; before that it may hear of single ones."""
+    async for event in store.leases():
+        if isinstance(event, Snapshot):
+            return event
+    raise AssertionError("leases() ended before a Snapshot came")
+
+
 async def entries(store: SubnetStore[Any]) -> dict[str, Lease | Malformed]:
     """What stands in the store, by key."""
-    snapshot = await anext(aiter(store.leases()))
-    assert isinstance(snapshot, Snapshot)
-    return by_key(snapshot)
+    return by_key(await first_snapshot(store))
 
 
-def check(*capabilities: Capability) -> Callable[[Check], Callable[..., None]]:
-    """An async check as pytest calls it, for stores that have these capabilities."""
+def check(*features: Capability | Literal["allocation"]) -> Callable[[Check], Callable[..., None]]:
+    """An async check as pytest calls it, for stores that have these capabilities; "allocation" is what ``allocates`` of
+    the kit says."""
 
     def as_test(body: Check) -> Callable[..., None]:
-        @needs(*capabilities)
+        @needs(*features)
         @functools.wraps(body)
         def run(self: Any, *arguments: Any, **named: Any) -> None:
             async def bounded() -> None:
@@ -106,9 +113,16 @@ class StoreKit(Conformance):
     quiet: ClassVar[float] = 10.0
     """Seconds within which a watch that has nothing to say has to say that it is alive."""
 
+    allocates: ClassVar[bool] = True
+    """False for a store whose subnets are another's to give: each host has one of its own from the beginning, and
+    entries need not be named after their subnets. All stores at one ``place`` then belong to one host, which has been
+    given subnets of IPV4 and DUAL."""
+
     @classmethod
     def features(cls) -> frozenset[str] | None:
-        return cls.store_class.capabilities if hasattr(cls, "store_class") else None
+        if not hasattr(cls, "store_class"):
+            return None
+        return cls.store_class.capabilities | ({"allocation"} if cls.allocates else frozenset())
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Any:

@@ -6,10 +6,10 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, TypeVar
 
+from flannel_core import threads
 from flannel_core.store import StoreUnavailable
 from flannel_core.task_groups import unless
 
-from . import threads
 from .api import ApiServer, Call, Refused
 from .node_stream import AnyNode, NodeStream, Step, Trouble
 from .nodes import Dialect

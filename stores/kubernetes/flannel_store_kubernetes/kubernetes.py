@@ -12,6 +12,7 @@ from typing import Annotated, Any, ClassVar
 
 import msgspec
 
+from flannel_core import threads
 from flannel_core.claim import described
 from flannel_core.config_file import ConfigFile
 from flannel_core.klog import StateLog
@@ -34,7 +35,6 @@ from flannel_core.store import (
     Wish,
 )
 
-from . import threads
 from .annotations import DEFAULT_PREFIX, to_say
 from .api import ApiServer
 from .assignment import assigned
@@ -165,7 +165,8 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
                     self._said.say(lack.reason, logging.WARNING, lack.text)
             if not subnets:
                 raise SubnetNotAssigned("; ".join(lack.text for lack in lacks))
-            subnets, wish = _in_families(subnets, request.wish)
+            subnets = _reachable(subnets, request.wish)
+            wish = _about(request.wish, subnets)
             if dry_run:
                 lease = self._described(node, subnets, wish)
                 return lease if node.is_managed else msgspec.structs.replace(lease, revision=0)
@@ -332,31 +333,30 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
         return self._client.steps(self._dialect.entry, only=self._own.known_name if self._only_own else None)
 
 
-def _in_families(subnets: tuple[IPNetwork, ...], wish: Wish) -> tuple[tuple[IPNetwork, ...], Wish]:
-    """Both without the families that the other lacks; with one left for which the host has no address if it has none
-    for any, so that somebody is told."""
+def _reachable(subnets: tuple[IPNetwork, ...], wish: Wish) -> tuple[IPNetwork, ...]:
+    """Those in whose family the host has an address; all if it has none, so that somebody is told."""
     addresses = {4: wish.public_ipv4, 6: wish.public_ipv6}
-    both = tuple(subnet for subnet in subnets if addresses[subnet.version] is not None) or subnets
-    versions = {subnet.version for subnet in both}
-    return both, msgspec.structs.replace(
-        wish,
-        public_ipv4=wish.public_ipv4 if 4 in versions else None,
-        public_ipv6=wish.public_ipv6 if 6 in versions else None,
-    )
+    return tuple(subnet for subnet in subnets if addresses[subnet.version] is not None) or subnets
+
+
+def _about(wish: Wish, subnets: tuple[IPNetwork, ...]) -> Wish:
+    """``wish`` in the families of ``subnets`` alone."""
+    versions = {subnet.version for subnet in subnets}
+    off = [family for family in FAMILIES if family not in versions]
+    nothing: dict[str, Any] = {f"public_ipv{family}": None for family in off} | {
+        f"ipv{family}_data": None for family in off
+    }
+    return msgspec.structs.replace(wish, **nothing)
 
 
 def _completed(wish: Wish, lease: Lease) -> Wish:
     """``wish`` in the families of ``lease``; one that the host has no address of just now stays as it is."""
-    families: dict[str, Any] = {}
-    for family in FAMILIES:
-        address, data = (wish.public_ipv4, wish.ipv4_data) if family == 4 else (wish.public_ipv6, wish.ipv6_data)
-        endpoint = lease.endpoint(family)
-        if endpoint is None:
-            address = data = None
-        elif address is None:
-            address, data = endpoint.public_ip, endpoint.data
-        families |= {f"public_ipv{family}": address, f"ipv{family}_data": data}
-    return msgspec.structs.replace(wish, **families)
+    wish = _about(wish, lease.subnets)
+    if wish.public_ipv4 is None and lease.ipv4 is not None:
+        wish = msgspec.structs.replace(wish, public_ipv4=lease.ipv4.public_ip, ipv4_data=lease.ipv4.data)
+    if wish.public_ipv6 is None and lease.ipv6 is not None:
+        wish = msgspec.structs.replace(wish, public_ipv6=lease.ipv6.public_ip, ipv6_data=lease.ipv6.data)
+    return wish
 
 
 def _reached_at(endpoint: Endpoint | None, address: IPAddress | None) -> Endpoint | None:

@@ -16,10 +16,10 @@ from typing import Any, Generic, Literal, NamedTuple, TypeAlias, TypeVar
 import msgspec
 from urllib3 import BaseHTTPResponse, exceptions
 
+from flannel_core import threads
 from flannel_core.lease import Malformed
 from flannel_core.store import StoreUnavailable
 
-from . import threads
 from .api import ANSWER_SECONDS, ApiServer, Call, NoAnswer, Refused
 from .diagnosis import ApiStatus, no_kubernetes, unreachable
 from .node_list import ListMeta, NodeListReader
