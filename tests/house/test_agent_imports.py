@@ -29,7 +29,7 @@ LIBRARIES_OF = {"etcd": {"google", "grpclib", "h2", "hpack", "hyperframe", "mult
 OPTIONAL = {"typing_extensions"}
 """Loaded by msgspec where it happens to be installed."""
 
-OF_PLUGINS = {"flannel_core.config_file", "flannel_core.secret"}
+OF_PLUGINS = {"flannel_core.config_file", "flannel_core.secret", "flannel_core.threads"}
 """Of the core, and loaded by a plugin that needs it alone."""
 
 FIREWALL = {"nft", *(f"ip{six}tables{part}" for six in ("", "6") for part in ("", "-save", "-restore", "-legacy-save"))}
