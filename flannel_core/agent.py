@@ -10,7 +10,7 @@ import asyncio
 import logging
 import signal
 import time
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NoReturn
 
 from . import systemd
@@ -46,6 +46,8 @@ class Stop(Exception):
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
         self.exit_code = exit_code
+RELEASE_SECONDS = 2.0
+"""How long a store may take to take our lease back (--release-lease-on-exit)."""
 
 
 class Agent:
@@ -115,6 +117,9 @@ class Agent:
             if self.config.chosen is None:
                 raise FlannelError(self.config.error or "there is no network configuration")
             try:
+                if self.options.release_lease_on_exit:
+                    with suppress(asyncio.CancelledError):  # asked a second time: at once
+                        await self.member.own.give_up(RELEASE_SECONDS)
                 peers = await self.member.register(self.config.chosen, dry_run=True)
             except WAITED_FOR as error:
                 raise FlannelError(str(error)) from error

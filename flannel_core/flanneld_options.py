@@ -122,6 +122,11 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     healthz_port: Annotated[int, about("the port to serve them at; 0 for none", ge=0, le=65535)] = 0
     metrics: Annotated[bool, about("serve /metrics there too, for Prometheus")] = False
     dry_run: Annotated[bool, about("print what would be done on this host, do none of it, and end")] = False
+    release_lease_on_exit: Annotated[
+        bool,
+        about("give the lease back when asked to stop, for a host that does not come back: its subnet goes to the next "
+              "host that asks, and peers forget it. Devices, routes and rules stay; flannelctl cleanup removes them"),
+    ] = False  # fmt: skip
     set_sysctls: Annotated[bool, about("set the sysctls that the host lacks, instead of only naming them")] = False
     log_format: Annotated[
         Literal["text", "json"], about("log lines as klog writes them, or one JSON object a line")
@@ -211,7 +216,12 @@ def parse(argv: Sequence[str], environ: Mapping[str, str]) -> Parsed[FlanneldOpt
         return Answer(help_text())
     if _switched(QUESTIONS[0], asked):
         return Answer(f"v{__version__} flannel-core (Python)\n", to_stderr=True)
-    return _parse(argv, environ, FlanneldOptions, core, QUESTIONS)
+    parsed = _parse(argv, environ, FlanneldOptions, core, QUESTIONS)
+    if parsed.options.release_lease_on_exit and "release" not in parsed.store_class.capabilities:
+        raise UsageError(
+            f"--release-lease-on-exit does not go with --store={parsed.store_name}, whose subnets are not given back"
+        )
+    return parsed
 
 
 def parse_store(

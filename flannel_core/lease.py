@@ -65,10 +65,13 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
         return msgspec.structs.replace(self, ipv4=ipv4, ipv6=ipv6)
 
     def continues(self, before: Lease) -> bool:
-        """True if this is ``before`` as it is now: of the same creation, its host reached at the same addresses."""
-        return (self.key, self.created) == (before.key, before.created) and [e.public_ip for e in self.endpoints] == [
-            e.public_ip for e in before.endpoints
-        ]
+        """True if this is ``before`` as it is now: of the same creation, its host reached at the same addresses, a
+        reservation if it was one."""
+        return (self.key, self.created, self.expires is None) == (
+            before.key,
+            before.created,
+            before.expires is None,
+        ) and [e.public_ip for e in self.endpoints] == [e.public_ip for e in before.endpoints]
 
 
 class Malformed(msgspec.Struct, frozen=True, gc=False):

@@ -15,6 +15,7 @@ import msgspec
 
 from . import remembered_lease, subnet_env
 from .backend import Announcement, Backend
+from .errors import FlannelError
 from .host import Host
 from .klog import StateLog
 from .lease import Endpoint, Lease
@@ -131,6 +132,28 @@ class OwnLease:
         self._previous_subnets = lease.subnets
         if remember:
             self._remember()
+
+    async def give_up(self, seconds: float) -> None:
+        """Give the lease back to the store, within ``seconds``. A reservation stays, and so does what is another's by
+        now. What became of it is logged."""
+        if self.lease is None:
+            return
+        subnets = ", ".join(map(str, self.lease.subnets))
+        if self.lease.expires is None:
+            log.info("Our lease of %s is a reservation and stays", subnets)
+            return
+        try:
+            async with asyncio.timeout(seconds):
+                ours = await self._store.give_up(self.lease)
+        except (StoreUnavailable, FlannelError, TimeoutError) as error:
+            reason = str(error) or self._store.unavailable or f"no answer within {seconds:.0f} s"
+            until = _when(self.lease.expires)
+            log.warning("Our lease of %s was not released, it expires %s: %s", subnets, until, reason)
+        else:
+            log.info(
+                "Released our lease of %s" if ours else "Our lease of %s is gone, or another's, or reserved by now",
+                subnets,
+            )
 
     def _remember(self) -> None:
         remembered = RememberedLease(self._store.location, self.cluster, self.held.key, self.held.created)

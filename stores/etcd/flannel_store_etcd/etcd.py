@@ -343,8 +343,10 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         self._may_write()
         for _ in range(TRIES):
             record = await self._records.find(lease.key)
-            entry = None if record is None else self._records.entry(record)
-            if record is None or not isinstance(entry, Lease) or not entry.continues(lease):
+            if record is None:
+                return False
+            entry = self._records.entry(record, None if record.lease == FOREVER.id else _UNASKED)
+            if not isinstance(entry, Lease) or not entry.continues(lease):
                 return False
             if await self._records.delete(record):
                 return True
