@@ -91,7 +91,7 @@ def status_of(agent: Agent) -> Status:
         )
         if reconciler
         else (),
-        repairs=_repairs(agent.journal, time.time()),
+        repairs=repairs_of(agent.journal, time.time()),
     )
 
 
@@ -135,7 +135,7 @@ def _problems(agent: Agent) -> list[str]:
     return problems
 
 
-def _repairs(journal: Journal, now: float) -> RepairsStatus:
+def repairs_of(journal: Journal, now: float) -> RepairsStatus:
     """Of the last hour, or of the shorter time that the journal's newest entries reach back."""
     entries = journal.entries()
     seconds = REPAIRS_SECONDS

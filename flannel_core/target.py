@@ -56,7 +56,7 @@ class Scope(msgspec.Struct, frozen=True):
 
 class Changed(msgspec.Struct, frozen=True, gc=False):
     """One object changed: ``object`` is what stands there now, None if nothing does. ``by`` names who did it as far
-    as is known (a netlink port), for the journal."""
+    as is known (a program, a netlink port), for the journal."""
 
     identity: Identity
     object: Object | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 import threading
@@ -159,6 +160,18 @@ def test_a_running_agent_tells_what_its_file_lacks_too(subnet_file: Path, capsys
         out, err = capsys.readouterr()
     assert [entry["by"] for entry in json.loads(out)] == ["ip (pid 4711)"]
     assert err == ""
+
+
+@pytest.mark.parametrize("target", ["/events", "/events/follow"])
+def test_who_asks_for_the_head_gets_no_body(subnet_file: Path, target: str) -> None:
+    with running(subnet_file) as agent, socket.socket(socket.AF_UNIX) as client:
+        agent.add("put", "route 10.5.2.0/24")
+        client.connect(str(subnet_file.with_name("flanneld.sock")))
+        client.settimeout(5)
+        client.sendall(f"HEAD {target} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: client.recv(65536), b""))
+    assert answer.startswith(b"HTTP/1.1 200")
+    assert answer.endswith(b"\r\n\r\n")
 
 
 def test_text_from_the_store_cannot_command_the_terminal(subnet_file: Path, capsys: Any) -> None:

@@ -26,6 +26,7 @@ from flannel_core.status import (
     PeerStatus,
     PlanLine,
     RefusedStatus,
+    RepairsStatus,
     SpaceStatus,
     Status,
     StoreStatus,
@@ -112,6 +113,28 @@ def test_the_status_tells_everything_in_lines_that_a_pipe_can_read(
     ]
     assert "10.9.0.0/24  10.9.0.0/24 is not inside 10.5.0.0/16" in lines
     assert "route 10.5.5.0/24  a foreign route is in the way  in 42 s" in lines
+
+
+@pytest.mark.parametrize(
+    ("repairs", "text"),
+    [
+        (RepairsStatus(3600.0, 1, (("link flannel.1", 1),)), "repaired once in the last hour: link flannel.1"),
+        (
+            RepairsStatus(3600.0, 3, (("route 10.5.3.0/24 dev flannel.1", 2), ("link flannel.1", 1))),
+            "repaired 3 times in the last hour: route 10.5.3.0/24 dev flannel.1 (2), link flannel.1",
+        ),
+        (
+            RepairsStatus(720.5, 1013, (("a", 3), ("b", 2), ("c", 2), ("d", 2))),
+            "repaired 1013 times in the last 12 min: a (3), b (2), c (2), 1006 more",
+        ),
+    ],
+)
+def test_the_status_tells_of_the_repairs_of_the_last_hour(
+    serve: Serve, subnet_file: Path, capsys: Any, repairs: RepairsStatus, text: str
+) -> None:
+    serve({"/status": json_reply(msgspec.structs.replace(HEALTHY, repairs=repairs))})
+    assert run(subnet_file, "status") == 0  # it was repaired: nothing needs a hand
+    assert text in capsys.readouterr().out.splitlines()
 
 
 def test_a_status_with_a_problem_is_exit_code_1(serve: Serve, subnet_file: Path, capsys: Any) -> None:

@@ -16,6 +16,7 @@ import pytest
 
 from flannel_core import journal as journal_module
 from flannel_core.journal import NAME, OLDER, Entry, Journal, decode, read
+from flannel_core.status_report import repairs_of
 
 CLONE_NEWNS = 0x00020000  # linux/sched.h
 
@@ -308,3 +309,26 @@ def test_a_state_directory_that_vanishes_is_written_again_when_it_is_back(tmp_pa
 
     run(scenario)
     assert objects(directory) == ["route 1"]
+
+
+def test_the_status_counts_the_repairs_of_the_last_hour() -> None:
+    now = 10_000.0
+    journal = Journal(clock=lambda: now)
+    journal.add("repair", "route 1")
+    now = 20_000.0
+    for name in ("route 1", "route 2", "route 2"):
+        journal.add("repair", name)
+    journal.add("put", "route 9")
+    journal.add("repair", "7 more objects", count=7)
+    found = repairs_of(journal, now + 60)
+    assert (found.seconds, found.count) == (3600.0, 10)
+    assert found.objects == (("route 2", 2), ("route 1", 1))
+
+
+def test_it_counts_no_further_back_than_the_journal_knows() -> None:
+    times = iter(range(1000, 1010))
+    journal = Journal(capacity=4, clock=lambda: next(times))
+    for _ in range(10):
+        journal.add("repair", "route 1")
+    found = repairs_of(journal, 1020.0)
+    assert (found.seconds, found.count) == (14.0, 4)

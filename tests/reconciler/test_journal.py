@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -20,6 +21,13 @@ def test_the_journal_keeps_the_newest_entries() -> None:
     for n in range(5):
         journal.add("put", f"route {n}", "a lease")
     assert journal.entries() == [Entry(n, "put", f"route {n}", "a lease") for n in (2, 3, 4)]
+
+
+async def test_a_great_start_is_a_few_lines_that_count_everything(world: Any) -> None:
+    await world.settled(*range(2, 202))
+    entries = world.journal.entries()
+    assert len(entries) < 40
+    assert sum(entry.count for entry in entries) == 2 + 3 * 200
 
 
 @pytest.mark.parametrize("attempts", [1, 2, 7, 8, 9, 100, 10_000])
