@@ -18,6 +18,7 @@ PROBES = {
     "veth": "link add probe type veth",
     "bridge": "link add probe type bridge",
     "vxlan": "link add probe type vxlan id 1 dstport 8472",
+    "ipip": "link add probe type ipip local 192.0.2.1",  # without an address it would be tunl0, which is there
 }
 """How ``ip`` makes a device of a kind; a kind that is not here takes no options."""
 
