@@ -11,14 +11,14 @@ from typing import Any
 
 import msgspec
 
-from .backend import Announcement, Backend, Node
+from .backend import Backend, Node
+from .claim import named_subnets
 from .config_watch import Chosen
-from .errors import CannotGoOn, FlannelError
 from .firewall.traffic import TrafficRules
 from .flanneld_options import FlanneldOptions
 from .host import Host
 from .host_choice import HostOptions, sentence
-from .host_discovery import discover
+from .host_discovery import discover, with_devices_as_they_are
 from .journal import Journal
 from .kernel_settings import KernelSettings
 from .klog import StateLog
@@ -27,12 +27,13 @@ from .left_behind import targets_left_behind
 from .lock import AgentLock
 from .netlink.kernel import KernelTarget
 from .netlink.offloads import OffloadTarget
+from .node_families import CannotStart, announced, lacking, node_of
 from .objects import Link, Object, Route
 from .own_lease import OwnLease
 from .ownership import OwnedFile
 from .peers import Peers
 from .reconciler.lanes import Lanes
-from .store import LeaseLost, StoreUnavailable, SubnetStore
+from .store import StoreUnavailable, SubnetStore, Wish
 from .subnet_file import SubnetFile
 from .sysctl import SysctlTarget
 
@@ -49,10 +50,6 @@ SETTINGS = "kernel settings"
 """Who wants those."""
 
 
-class CannotStart(Exception):
-    """This host cannot join the fabric yet; waited for, and ``str(error)`` is shown in the status."""
-
-
 class Membership:
     """One host's part. What is None is not known yet; all of it is once ``join`` has returned."""
 
@@ -60,7 +57,9 @@ class Membership:
         self.options = options
         self.own = OwnLease(store, options.subnet_file)
         self.node: Node | None = None
-        self.backend: Backend[Any, Any] | None = None
+        """In the families that work on this host, see ``node_families``."""
+        self.chosen: Chosen | None = None
+        """The configuration in use, whole."""
         self.reconciler: Lanes | None = None
         self.peers: Peers | None = None
         self.rules = TrafficRules(
@@ -80,6 +79,15 @@ class Membership:
         self._subnet_file = SubnetFile(options.subnet_file, ip_masq=options.ip_masq)
         self._said = StateLog(log)
 
+    @property
+    def backend(self) -> Backend[Any, Any] | None:
+        """The one in use."""
+        return None if self.chosen is None else self.chosen.backend
+
+    def lacking(self) -> list[str]:
+        """A sentence for each family that does not work on this host as it should."""
+        return [] if self.chosen is None or self.node is None else lacking(self.chosen, self.node)
+
     # --- joining -------------------------------------------------------------------------------------------------
 
     async def join(self, chosen: Chosen) -> None:
@@ -96,18 +104,28 @@ class Membership:
         given = await self._store.public_addresses()
         self.host_options = self.options.host.reached_at(given.ipv4, given.ipv6)
         host = self._discover(chosen)
-        self._said.say("host", logging.INFO, sentence(host))
         previous = await self.own.previous(backend, host)
+        host = host.keeping(previous)
+        self._said.say("host", logging.INFO, sentence(host))
         reconciler = await self._open_reconciler(backend)
-        node = await self._prepared(chosen, host, previous, None, dry_run=dry_run)
+        node = await self._prepared(chosen, host, previous, dry_run=dry_run)
+        if chosen.config.ipv4 and node.host.public_ipv4 is None and (previous is None or previous.ipv4 is None):
+            raise CannotStart(f"IPv4 is on, and no lease can do without it: {node.host.lacks[4]}")
         wish = self.own.wish(backend, node.host, node.announcement)
-        lease = await self.own.acquire(node.config, wish, dry_run=dry_run)
-        self.backend, self.node = backend, _with_lease(node, lease)
+        lease = await self.own.acquire(chosen.config, wish, dry_run=dry_run)
+        self.chosen, self.node = chosen, node_of(chosen, node.host, node.announcement, lease)
         reconciler.want(LOCAL, self._local_objects(backend, self.node), LOCAL)
         self._want_settings()
         if not dry_run:
             await reconciler.settle()
+        self._say_what_is_lacking()
         return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster)
+
+    def _say_what_is_lacking(self) -> None:
+        if sentences := self.lacking():
+            self._said.say("families", logging.WARNING, "; ".join(sentences))
+        else:
+            self._said.over("families", "Every family works")
 
     def _write_subnet_file(self) -> None:
         assert self.node is not None
@@ -118,28 +136,21 @@ class Membership:
                 f"{self._subnet_file.path}: cannot be written ({error.strerror}); pods get no address before it is"
             ) from error
 
-    async def _prepared(
-        self, chosen: Chosen, host: Host, previous: Lease | None, lease: Lease | None, *, dry_run: bool
-    ) -> Node:
-        """What to announce, with the devices made that it is about. ``lease`` is the one held already, if any. Raises
-        CannotStart."""
+    async def _prepared(self, chosen: Chosen, host: Host, previous: Lease | None, *, dry_run: bool) -> Node:
+        """What to announce, with the devices made that it is about. Raises CannotStart."""
         backend = chosen.backend
-        node = Node(chosen.config, host, await _prepare(backend, host, previous, dry_run), lease)
+        node = node_of(chosen, *await announced(backend, host, previous, dry_run=dry_run))
         if dry_run:
             self._record(node, backend, list(backend.local(node)))
         elif await self._make_devices(node, backend):
             # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
-            host = self._discover(chosen)
-            node = Node(chosen.config, host, await _prepare(backend, host, previous, dry_run), lease)
+            node = node_of(chosen, *await announced(backend, with_devices_as_they_are(host), previous))
         return node
 
     def _discover(self, chosen: Chosen) -> Host:
-        config = chosen.config
+        config, devices = chosen.config, self.owned.owned.devices
         return discover(
-            self.host_options,
-            ipv4=config.ipv4 is not None,
-            ipv6=config.ipv6 is not None,
-            own_devices=self.owned.owned.devices,
+            self.host_options, ipv4=config.ipv4 is not None, ipv6=config.ipv6 is not None, own_devices=devices
         )
 
     async def _open_reconciler(self, backend: Backend[Any, Any]) -> Lanes:
@@ -152,7 +163,7 @@ class Membership:
         if lost:
             self._said.say("left", logging.WARNING, "; ".join(lost))
         for target in targets:
-            target.lease_is_ours = self._lease_is_ours
+            target.lease_is_ours, target.is_leased = self._lease_is_ours, self._is_leased
         self.reconciler = Lanes(targets, self.owned, self._journal)
         await self.reconciler.open()
         return self.reconciler
@@ -167,6 +178,16 @@ class Membership:
             return False
         return lease is not None and (lease.key, lease.created) == (self.own.lease.key, self.own.lease.created)
 
+    def _is_leased(self, subnet: str) -> bool:
+        """True also while that is not known."""
+        if self.peers is None or not self.peers.listed:
+            return True
+        for entry in self.peers.admission.entries:
+            subnets = entry.subnets if isinstance(entry, Lease) else named_subnets(entry.key)
+            if subnet in map(str, subnets):
+                return True
+        return False
+
     async def _make_devices(self, node: Node, backend: Backend[Any, Any]) -> bool:
         """The devices, which need no subnet yet. True if there are any. Raises CannotStart."""
         assert self.reconciler is not None
@@ -174,10 +195,11 @@ class Membership:
         self._claim(node, backend, objects)
         self.reconciler.want(LOCAL, objects, LOCAL)
         await self.reconciler.settle()
-        for failure in self.reconciler.state(LOCAL).failures:
-            if isinstance(failure.object, Link):
-                raise CannotStart(f"{failure.object.name}: {failure.reason}")
-        return any(isinstance(item, Link) for item in objects)
+        links = {item.name for item in objects if isinstance(item, Link)}
+        failed = {f.object.name: f.reason for f in self.reconciler.state(LOCAL).failures if isinstance(f.object, Link)}
+        if links and links == failed.keys():
+            raise CannotStart("; ".join(f"{name}: {reason}" for name, reason in failed.items()))
+        return bool(links)  # one of several that cannot be made is tried again, and the status names it
 
     def _claim(self, node: Node, backend: Backend[Any, Any], objects: list[Object]) -> None:
         """Put on record what will be ours before the first object of it is made. Raises FlannelError if another agent
@@ -236,66 +258,54 @@ class Membership:
 
     # --- changing ------------------------------------------------------------------------------------------------
 
-    async def moved(self, host: Host) -> bool:
-        """The host is another now (address, MTU, interface). True if peers were told. Raises CannotStart."""
+    def wish(self) -> Wish:
+        """What the store is to know of this host now."""
         assert self.node is not None
-        assert self.backend is not None
-        announcement = await _prepare(self.backend, host, self.node.lease, dry_run=False)
-        node = msgspec.structs.replace(self.node, host=host, announcement=announcement)
-        return await self._change(node, self.backend)
+        assert self.chosen is not None
+        return self.own.wish(self.chosen.backend, self.node.host, self.node.announcement)
 
-    async def reconfigure(self, chosen: Chosen) -> bool:
-        """Another configuration: the same subnet, other keys. True if peers were told. Raises CannotStart; what stood
+    async def moved(self, host: Host) -> None:
+        """The host is another now (address, MTU, interface). The store is not told yet. Raises CannotStart."""
+        assert self.chosen is not None
+        host, announcement = await announced(self.chosen.backend, host, self.own.known(self.chosen.backend))
+        await self._plan(node_of(self.chosen, host, announcement, self.own.held))
+
+    async def reconfigure(self, chosen: Chosen) -> None:
+        """Another configuration: the same subnet, other keys. The store is not told yet. Raises CannotStart; what stood
         before stands again then."""
         assert self.node is not None
-        assert self.peers is not None
-        lease = self.node.lease
+        host = with_devices_as_they_are(self.node.host)
         try:
-            node = await self._prepared(chosen, self._discover(chosen), lease, lease, dry_run=False)
+            node = await self._prepared(chosen, host, self.own.known(chosen.backend), dry_run=False)
+            node = node_of(chosen, node.host, node.announcement, self.own.held)
         except CannotStart:
-            await self.replan(self.node)
+            await self._plan(self.node)
             raise
-        self.peers.reconfigure(node, chosen.backend)
-        return await self._change(node, chosen.backend)
+        self.chosen = chosen
+        await self._plan(node)
 
-    async def take_again(self) -> bool:
-        """Our lease is gone: True if the very same subnets are ours again, and planned for."""
+    async def lease_changed(self) -> None:
+        """Plan for the lease that we hold now. Raises CannotStart."""
         assert self.node is not None
-        assert self.backend is not None
-        wish = self.own.wish(self.backend, self.node.host, self.node.announcement)
-        if not await self.own.take_again(self.node.config, wish):
-            return False
-        await self.replan(self.node)
-        return True
+        assert self.chosen is not None
+        node = node_of(self.chosen, self.node.host, self.node.announcement, self.own.held)
+        if node != self.node:
+            await self._plan(node)
 
-    async def _change(self, node: Node, backend: Backend[Any, Any]) -> bool:
-        """Tell the peers if they know us otherwise, and plan again. True if they were told."""
-        assert self.node is not None
-        assert self.backend is not None
-        before = self.own.wish(self.backend, self.node.host, self.node.announcement)
-        after = self.own.wish(backend, node.host, node.announcement)
-        self.backend = backend
-        if after != before:
-            try:
-                await self.own.announce(after)
-            except LeaseLost as lost:
-                log.warning("%s", lost)  # the task that keeps the lease hears of it too, and decides
-        await self.replan(node)
-        return after != before
-
-    async def replan(self, node: Node) -> None:
-        """Plan everything again for ``node`` and the lease that we hold now."""
+    async def _plan(self, node: Node) -> None:
+        """Plan everything for ``node``."""
         assert self.reconciler is not None
         assert self.peers is not None
-        assert self.backend is not None
-        self.node = _with_lease(node, self.own.held)
-        objects = self._local_objects(self.backend, self.node)
-        self._claim(self.node, self.backend, objects)
+        assert self.chosen is not None
+        backend, self.node = self.chosen.backend, node
+        objects = self._local_objects(backend, node)
+        self._claim(node, backend, objects)
         self.reconciler.want(LOCAL, objects, LOCAL)
-        self.peers.replan(self.node)
-        self._subnet_file.put_back(self.node)
+        self.peers.plan(node, backend)
+        self._subnet_file.put_back(node)
         self._want_settings()
         await self.want_rules()
+        self._say_what_is_lacking()
 
     def look_after(self) -> None:
         """What nothing notifies: subnet.env gone, a hold-off of removals over, settings that more peers need."""
@@ -304,24 +314,3 @@ class Membership:
             self.peers.release_hold()
             if self._settings.are_due:
                 self._want_settings()
-
-
-async def _prepare(backend: Backend[Any, Any], host: Host, previous: Lease | None, dry_run: bool) -> Announcement:
-    """The backend's ``prepare``; what it refuses may be cured by another configuration, so it is waited for."""
-    try:
-        return await backend.prepare(host, previous, dry_run=dry_run)
-    except CannotGoOn:
-        raise
-    except FlannelError as error:
-        raise CannotStart(str(error)) from error
-
-
-def _with_lease(node: Node, lease: Lease) -> Node:
-    """``node`` with our lease, whose data is what we announce."""
-    announced = node.announcement
-    own = msgspec.structs.replace(
-        lease,
-        ipv4=lease.ipv4 and msgspec.structs.replace(lease.ipv4, data=announced.ipv4_data),
-        ipv6=lease.ipv6 and msgspec.structs.replace(lease.ipv6, data=announced.ipv6_data),
-    )
-    return msgspec.structs.replace(node, lease=own)

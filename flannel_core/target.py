@@ -79,6 +79,10 @@ async def _nobody_asked() -> bool:
     return False
 
 
+def _held_as_far_as_is_known(subnet: str) -> bool:
+    return True
+
+
 class Target(ABC):
     """A place that holds objects.
 
@@ -103,6 +107,9 @@ class Target(ABC):
     """Set by the agent: asks the store whether our lease is ours at this moment. Where a place may hold one object per
     destination (a route of a cloud), what somebody else put there may be overwritten once this says True, and only
     then."""
+    is_leased: Callable[[str], bool] = staticmethod(_held_as_far_as_is_known)
+    """Set by the agent: whether a lease, ours among them, names this subnet. What a place keeps of hosts that are gone
+    may be swept only where none does."""
 
     async def open(self) -> None:
         """Get what is needed to read, watch and write. Raises FlannelError with the cure."""

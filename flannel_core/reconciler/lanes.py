@@ -38,7 +38,15 @@ class Lanes:
         self._names = [target.name for target in targets]
         groups = [[target for target in targets if not target.slow], *([target] for target in targets if target.slow)]
         self._lanes = [
-            Reconciler(group, owned, journal, rng=rng, full_read_seconds=full_read_seconds, on_swept=self._swept)
+            Reconciler(
+                group,
+                owned,
+                journal,
+                rng=rng,
+                # A slow target is polled as often as its API likes to be asked.
+                full_read_seconds=max([full_read_seconds, *(t.poll_seconds or 0.0 for t in group if t.slow)]),
+                on_swept=self._swept,
+            )
             for group in groups
         ]
         self._prompt = self._lanes[0]

@@ -48,7 +48,7 @@ class Listening:
 
     async def _poll(self, target: Target, seconds: float) -> None:
         while True:
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds * self._rng.uniform(0.9, 1.1))  # hosts started together do not ask together
             self._hear(target, Unknown(None))
 
     def _subscribe(self, target: Target) -> AsyncIterator[News] | Exception:

@@ -160,7 +160,7 @@ async def test_a_target_that_cannot_tell_is_polled(world: Any) -> None:
     await world.settled()
     async with world.running():
         settings.lose(world.sysctl, tell=False)
-        await asyncio.sleep(2.1)
+        await asyncio.sleep(2.3)
         assert settings.has(world.sysctl)
     assert (settings.watches, world.target.watches) == (0, 1)
 
