@@ -8,32 +8,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import signal
 import time
 from contextlib import AbstractAsyncContextManager, suppress
 from typing import Any, NoReturn
 
+import msgspec
+
 from . import systemd
 from .config_watch import Chosen, ConfigWatch
 from .errors import EXIT_OK, FlannelError
 from .flanneld_options import FlanneldOptions
+from .host import Host
 from .host_discovery import follow
 from .journal import Journal
 from .klog import StateLog
+from .lease import Lease
 from .lock import AgentLock
-from .membership import CannotStart, Membership
+from .membership import Membership
 from .memory import give_back
+from .netconf import NetworkConfig
+from .node_families import CannotStart
 from .own_lease import RETRY_SECONDS
 from .reconciler.diff import PlannedChange
-from .store import Alive, Change, OutOfSubnets, Snapshot, StoreUnavailable, SubnetNotAssigned, SubnetStore
+from .store import (
+    Alive,
+    Change,
+    ConfigText,
+    LeaseLost,
+    Lost,
+    OutOfSubnets,
+    Snapshot,
+    StoreUnavailable,
+    SubnetNotAssigned,
+    SubnetStore,
+)
 from .task_groups import first_of, unless
 
 log = logging.getLogger(__name__)
 
 TICK_SECONDS = 1.0
 """How often what nothing notifies is looked at: subnet.env, the store's silence, the hold-off of removals."""
+RELEASE_SECONDS = 2.0
+"""How long a store may take to take our lease back (--release-lease-on-exit)."""
 STORE_SILENCE_SECONDS = 300.0
 """A store that has not answered for this long makes /readyz false. Forwarding goes on."""
+FAMILY_SECONDS = 60.0
+"""How often, on average, a family that does not work is tried again."""
 MANY_PEERS = 1000
 """From so many on, what their first list took and left is worth giving back to the system."""
 WAITED_FOR = (StoreUnavailable, OutOfSubnets, SubnetNotAssigned, CannotStart)
@@ -46,8 +68,6 @@ class Stop(Exception):
     def __init__(self, exit_code: int) -> None:
         super().__init__(exit_code)
         self.exit_code = exit_code
-RELEASE_SECONDS = 2.0
-"""How long a store may take to take our lease back (--release-lease-on-exit)."""
 
 
 class Agent:
@@ -67,8 +87,11 @@ class Agent:
         self.member = Membership(options, store, self._lock, self.journal)
         self._said = StateLog(log)
         self._config_taken = asyncio.Event()
-        self._announced = asyncio.Event()
+        self._news = asyncio.Event()
+        """Set when this host is another than its lease may say."""
         self._changing = asyncio.Lock()
+        self._host: Host | None = None
+        """As it was found last, whole."""
         self._store_answered: float | None = None
 
     @property
@@ -98,6 +121,9 @@ class Agent:
                     tasks.create_task(self._join(), name="join")
             except asyncio.CancelledError:
                 log.info("Exiting cleanly...")
+                if self.options.release_lease_on_exit:
+                    with suppress(asyncio.CancelledError):  # asked a second time: at once
+                        await self.member.own.give_up(RELEASE_SECONDS)
             except BaseExceptionGroup as group:
                 ending = first_of(group, Stop, FlannelError)
                 if not isinstance(ending, Stop):
@@ -107,31 +133,32 @@ class Agent:
                 await self._close()
         return EXIT_OK
 
-    async def dry_run(self) -> list[PlannedChange]:
-        """What a start would do; nothing is written anywhere. Raises FlannelError where a start would wait or end."""
+    async def dry_run(self, text: ConfigText | None = None) -> list[PlannedChange]:
+        """What a start would do, with the configuration ``text`` in place of the store's; nothing is written anywhere.
+        Raises FlannelError where a start would wait or end."""
         await self.store.open()
         try:
-            async for text in self.store.config():
-                self.config.take(text)
-                break
+            self.config.take(text or await self._configured())
             if self.config.chosen is None:
                 raise FlannelError(self.config.error or "there is no network configuration")
             try:
-                if self.options.release_lease_on_exit:
-                    with suppress(asyncio.CancelledError):  # asked a second time: at once
-                        await self.member.own.give_up(RELEASE_SECONDS)
                 peers = await self.member.register(self.config.chosen, dry_run=True)
             except WAITED_FOR as error:
                 raise FlannelError(str(error)) from error
             async for event in self.store.leases():
                 if isinstance(event, Snapshot):
-                    peers.snapshot(event)
+                    peers.snapshot(_with_own(event, self.member.own.held))
                     break
             assert self.member.reconciler is not None
             await self.member.want_rules()
             return await self.member.reconciler.plan()
         finally:
             await self._close()
+
+    async def _configured(self) -> ConfigText:
+        async for text in self.store.config():
+            return text
+        raise StoreUnavailable("the store was closed")
 
     async def _close(self) -> None:
         if self.member.reconciler is not None:
@@ -165,6 +192,7 @@ class Agent:
             tasks.create_task(self._follow_leases(), name="leases")
             tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._follow_host(), name="host")
+            tasks.create_task(self._follow_families(), name="families")
             tasks.create_task(self._follow_chosen(), name="chosen")
 
     async def _joined(self) -> bool:
@@ -214,23 +242,42 @@ class Agent:
             give_back()
 
     async def _keep_lease(self) -> NoReturn:
-        """Renew the lease; when it is gone, take the same subnet again if it is free, else end as Go does."""
-        margin = self.options.subnet_lease_renew_margin * 60.0
+        """The one task that writes our lease. When it is gone, take the same subnet again if it is free, else end as Go
+        does."""
         while True:
-            self._announced.clear()
-            lost = await unless(self._announced.wait(), self.member.own.keep(margin))
-            if lost is None:  # announced anew: keep it as it is now
+            self._news.clear()
+            lost = await unless(self._news.wait(), self._hold_lease())
+            if lost is None:  # this host is another now
                 continue
             log.warning("Our lease is gone: %s", lost.reason)
-            if lost.holder is not None or not await self.member.take_again():
+            if lost.holder is not None or not await self.member.own.take_again(self._whole_config, self.member.wish()):
                 log.error("Lease has been revoked. Shutting down daemon.")
                 raise Stop(EXIT_OK)
+
+    async def _hold_lease(self) -> Lost:
+        """Our lease says what this host is, and is renewed; returns when it is gone."""
+        member = self.member
+        try:
+            await member.own.publish(self._whole_config, member.wish())
+        except LeaseLost as error:
+            return error.lost
+        async with self._changing:
+            try:
+                await member.lease_changed()
+            except CannotStart as error:
+                self._said.say("host", logging.ERROR, str(error))
+        return await member.own.keep(self.options.subnet_lease_renew_margin * 60.0)
+
+    @property
+    def _whole_config(self) -> NetworkConfig:
+        assert self.member.chosen is not None
+        return self.member.chosen.config
 
     async def _follow_host(self) -> None:
         """A changed address, MTU or interface: tell the peers, plan again, keep the subnet."""
         member = self.member
         assert member.node is not None
-        config = member.node.config
+        config, self._host = self._whole_config, member.node.host
         async for host in follow(
             member.host_options,
             member.node.host,
@@ -238,12 +285,29 @@ class Agent:
             ipv6=config.ipv6 is not None,
             own_devices=member.owned.owned.devices,
         ):
-            async with self._changing:
-                try:
-                    if await member.moved(host):
-                        self._announced.set()
-                except CannotStart as error:
-                    self._said.say("host", logging.ERROR, str(error))
+            self._host = host
+            await self._move(host)
+
+    async def _move(self, host: Host) -> None:
+        async with self._changing:
+            try:
+                await self.member.moved(host)
+            except CannotStart as error:
+                self._said.say("host", logging.ERROR, str(error))
+            else:
+                self._said.over("host")
+                self._tell_if_new()
+
+    def _tell_if_new(self) -> None:
+        if self.member.has_news:
+            self._news.set()
+
+    async def _follow_families(self) -> NoReturn:
+        """A family that does not work is tried again; what changes on this host is heard of anyway."""
+        while True:
+            await asyncio.sleep(FAMILY_SECONDS * random.uniform(0.5, 1.5))
+            if self._host is not None and self.member.lacking():
+                await self._move(self._host)
 
     async def _follow_chosen(self) -> NoReturn:
         """Another configuration for what runs: the same subnet, other keys."""
@@ -257,8 +321,8 @@ class Agent:
 
     async def _reconfigure(self, chosen: Chosen) -> None:
         try:
-            if await self.member.reconfigure(chosen):
-                self._announced.set()
+            await self.member.reconfigure(chosen)
+            self._tell_if_new()
         except CannotStart as error:
             self.config.pending = f"{self.config.source} cannot be applied: {error}"
             self._said.say("config", logging.ERROR, self.config.pending)
@@ -271,3 +335,10 @@ class Agent:
             else:
                 self._said.over("store", "The store answers again")
             self.member.look_after()
+
+
+def _with_own(snapshot: Snapshot, own: Lease) -> Snapshot:
+    """As the store lists it once we have ``own``, which in a dry run may not be written yet."""
+    if any(lease.key == own.key for lease in snapshot.leases):
+        return snapshot
+    return msgspec.structs.replace(snapshot, leases=(*snapshot.leases, own))

@@ -136,15 +136,18 @@ class Membership:
                 f"{self._subnet_file.path}: cannot be written ({error.strerror}); pods get no address before it is"
             ) from error
 
-    async def _prepared(self, chosen: Chosen, host: Host, previous: Lease | None, *, dry_run: bool) -> Node:
-        """What to announce, with the devices made that it is about. Raises CannotStart."""
+    async def _prepared(
+        self, chosen: Chosen, host: Host, previous: Lease | None, lease: Lease | None = None, *, dry_run: bool = False
+    ) -> Node:
+        """What to announce, with the devices made that it is about. ``lease`` is the one held already, if any. Raises
+        CannotStart."""
         backend = chosen.backend
-        node = node_of(chosen, *await announced(backend, host, previous, dry_run=dry_run))
+        node = node_of(chosen, *await announced(backend, host, previous, dry_run=dry_run), lease)
         if dry_run:
             self._record(node, backend, list(backend.local(node)))
         elif await self._make_devices(node, backend):
             # What is announced is what the kernel has now: udev or networkd may have given the device another MAC.
-            node = node_of(chosen, *await announced(backend, with_devices_as_they_are(host), previous))
+            node = node_of(chosen, *await announced(backend, with_devices_as_they_are(host), previous), lease)
         return node
 
     def _discover(self, chosen: Chosen) -> Host:
@@ -264,6 +267,12 @@ class Membership:
         assert self.chosen is not None
         return self.own.wish(self.chosen.backend, self.node.host, self.node.announcement)
 
+    @property
+    def has_news(self) -> bool:
+        """True if the store knows this host otherwise, or may have a subnet for a family that has none."""
+        assert self.chosen is not None
+        return self.own.has_news(self.chosen.config, self.wish())
+
     async def moved(self, host: Host) -> None:
         """The host is another now (address, MTU, interface). The store is not told yet. Raises CannotStart."""
         assert self.chosen is not None
@@ -276,8 +285,7 @@ class Membership:
         assert self.node is not None
         host = with_devices_as_they_are(self.node.host)
         try:
-            node = await self._prepared(chosen, host, self.own.known(chosen.backend), dry_run=False)
-            node = node_of(chosen, node.host, node.announcement, self.own.held)
+            node = await self._prepared(chosen, host, self.own.known(chosen.backend), self.own.held)
         except CannotStart:
             await self._plan(self.node)
             raise

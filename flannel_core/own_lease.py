@@ -18,7 +18,7 @@ from .backend import Announcement, Backend
 from .errors import FlannelError
 from .host import Host
 from .klog import StateLog
-from .lease import Endpoint, Lease
+from .lease import FAMILIES, Endpoint, Lease
 from .netconf import NetworkConfig
 from .remembered_lease import RememberedLease
 from .store import Lost, OutOfSubnets, Request, StoreUnavailable, SubnetStore, Wish
@@ -43,6 +43,7 @@ class OwnLease:
         self._store = store
         self._subnet_file = subnet_file
         self._said = StateLog(log)
+        self._published: tuple[object, ...] = ()
         self._remembered = remembered_lease.load(subnet_file.parent)
         if self._remembered is not None and self._remembered.location == store.location:
             self.cluster = self._remembered.cluster
@@ -77,21 +78,38 @@ class OwnLease:
     async def previous(self, backend: Backend[Any, Any], host: Host) -> Lease | None:
         """What this host held before, with the data that fits ``backend``. Raises StoreUnavailable."""
         lease = await self._store.previous(self.wish(backend, host))
-        if lease is None:
-            return None
-        return msgspec.structs.replace(lease, ipv4=_decoded(lease.ipv4, backend), ipv6=_decoded(lease.ipv6, backend))
+        return None if lease is None else _decoded(lease, backend)
+
+    def known(self, backend: Backend[Any, Any]) -> Lease:
+        """The lease as it was published last, with the data that fits ``backend``."""
+        return _decoded(self.held, backend)
 
     async def acquire(self, config: NetworkConfig, wish: Wish, *, dry_run: bool = False) -> Lease:
-        """Raises StoreUnavailable, OutOfSubnets, StoreError."""
+        """Raises StoreUnavailable, OutOfSubnets, SubnetNotAssigned, StoreError."""
         lease = await self._store.acquire(Request(config, wish, dry_run))
         log.info("Subnet lease: %s, expires %s", ", ".join(map(str, lease.subnets)), _when(lease.expires))
-        self._hold(lease, remember=not dry_run)
+        self._hold(lease, wish, remember=not dry_run)
         return lease
 
-    async def announce(self, wish: Wish) -> None:
-        """Tell the peers what changed. Waits for the store. Raises LeaseLost."""
-        self._hold(await self._patiently(lambda: self._store.announce(self.held, wish)))
-        log.info("Announced anew: %s", ", ".join(str(endpoint.public_ip) for endpoint in self.held.endpoints))
+    async def publish(self, config: NetworkConfig, wish: Wish) -> None:
+        """Tell the store what this host is now, if it knows us otherwise. A family that the lease lacks is added once
+        there are an address and a subnet for it. Waits for the store. Raises LeaseLost."""
+        if self._could_be_larger(config, wish) and await self._patiently(lambda: self._would_be_larger(config, wish)):
+            await self._patiently(lambda: self.acquire(config, wish))
+        elif _published(wish) != self._published:
+            self._hold(await self._patiently(lambda: self._store.announce(self.held, wish)), wish)
+            log.info("Announced anew: %s", ", ".join(str(endpoint.public_ip) for endpoint in self.held.endpoints))
+
+    def has_news(self, config: NetworkConfig, wish: Wish) -> bool:
+        """True if ``publish`` may have something to do."""
+        return _published(wish) != self._published or self._could_be_larger(config, wish)
+
+    def _could_be_larger(self, config: NetworkConfig, wish: Wish) -> bool:
+        lacks_one = any(self.held.endpoint(family) is None for family in config.families)
+        return lacks_one and wish.public_ipv4 is not None and wish.public_ipv6 is not None
+
+    async def _would_be_larger(self, config: NetworkConfig, wish: Wish) -> bool:
+        return len((await self._store.acquire(Request(config, wish, dry_run=True))).subnets) > len(self.held.subnets)
 
     async def keep(self, margin_seconds: float) -> Lost:
         """Renewed as long as it is ours."""
@@ -114,24 +132,11 @@ class OwnLease:
         """After it was lost: True if the very same subnets are ours again. Waits for the store."""
         before = self.held.subnets
         lease = await self._patiently(lambda: self._store.acquire(Request(config, wish)))
-        if lease.subnets != before:
+        if not set(before) <= set(lease.subnets):
             return False
-        self._hold(lease)
+        self._hold(lease, wish)
         log.info("Took our subnet again: %s", ", ".join(map(str, before)))
         return True
-
-    def belongs_to(self, cluster: str) -> None:
-        """The store's list came from ``cluster``."""
-        if cluster != self.cluster:
-            self.cluster = cluster
-            self._remember()
-
-    def _hold(self, lease: Lease, *, remember: bool = True) -> None:
-        self.lease = lease
-        self.renewed = time.time()
-        self._previous_subnets = lease.subnets
-        if remember:
-            self._remember()
 
     async def give_up(self, seconds: float) -> None:
         """Give the lease back to the store, within ``seconds``. A reservation stays, and so does what is another's by
@@ -154,6 +159,22 @@ class OwnLease:
                 "Released our lease of %s" if ours else "Our lease of %s is gone, or another's, or reserved by now",
                 subnets,
             )
+
+    def belongs_to(self, cluster: str) -> None:
+        """The store's list came from ``cluster``."""
+        if cluster != self.cluster:
+            self.cluster = cluster
+            self._remember()
+
+    def _hold(self, lease: Lease, wish: Wish | None = None, *, remember: bool = True) -> None:
+        """``wish`` is what it says; None: what it said before."""
+        self.lease = lease
+        if wish is not None:
+            self._published = _published(wish)
+        self.renewed = time.time()
+        self._previous_subnets = lease.subnets
+        if remember:
+            self._remember()
 
     def _remember(self) -> None:
         remembered = RememberedLease(self._store.location, self.cluster, self.held.key, self.held.created)
@@ -179,8 +200,18 @@ class OwnLease:
                 return answer
 
 
-def _decoded(endpoint: Endpoint | None, backend: Backend[Any, Any]) -> Endpoint | None:
-    """``endpoint`` with its data decoded, or without data where it is another backend's."""
+def _published(wish: Wish) -> tuple[object, ...]:
+    """What peers are told."""
+    return wish.public_ipv4, wish.public_ipv6, wish.backend_type, wish.ipv4_data, wish.ipv6_data
+
+
+def _decoded(lease: Lease, backend: Backend[Any, Any]) -> Lease:
+    """``lease`` with its data decoded, or without data where it is another backend's."""
+    ipv4, ipv6 = (_decoded_endpoint(lease.endpoint(family), backend) for family in FAMILIES)
+    return msgspec.structs.replace(lease, ipv4=ipv4, ipv6=ipv6)
+
+
+def _decoded_endpoint(endpoint: Endpoint | None, backend: Backend[Any, Any]) -> Endpoint | None:
     if endpoint is None or endpoint.data is None or backend.Data is None:
         return endpoint
     try:

@@ -106,11 +106,21 @@ class Peers:
         if not self._reconciler.pruning:
             self._reconciler.pruning = True
 
-    def reconfigure(self, node: Node, backend: Backend[Any, Any]) -> None:
-        """Another configuration, or other keys of the backend: judge every entry anew, ask about every peer again."""
+    def plan(self, node: Node, backend: Backend[Any, Any]) -> None:
+        """This host is ``node`` now, and forwards by ``backend``: ask about every peer again. For another configuration
+        every entry is judged anew as well."""
+        same = node.config == self._node.config and backend is self._backend
+        self._node, self._backend = node, backend
+        if same:
+            self._apply(self.admission.set_own(node.lease))
+        else:
+            self._judge_anew()
+        for key, lease in self.admission.admitted.items():
+            self._want(key, lease)
+
+    def _judge_anew(self) -> None:
         before = self.admission
-        self.admission = Admission(node.config, backend, node.lease)
-        self._backend = backend
+        self.admission = Admission(self._node.config, self._backend, self._node.lease)
         entries = before.entries
         self.admission.replace(
             [entry for entry in entries if isinstance(entry, Lease)],
@@ -118,14 +128,6 @@ class Peers:
         )
         for key in before.admitted.keys() - self.admission.admitted.keys():
             self._drop(key)
-        self.replan(node)
-
-    def replan(self, node: Node) -> None:
-        """This host changed (address, MTU, lease): ask the backend about every peer again."""
-        self._node = node
-        self._apply(self.admission.set_own(node.lease))
-        for key, lease in self.admission.admitted.items():
-            self._want(key, lease)
 
     def _apply(self, delta: Delta) -> None:
         for number, refused in enumerate(delta.refused.values()):

@@ -118,6 +118,7 @@ def _problems(agent: Agent) -> list[str]:
         problems.append(f"the last valid configuration is in use: {agent.config.error}")
     if agent.config.pending is not None:
         problems.append(agent.config.pending)
+    problems += agent.member.lacking()
     if agent.journal.trouble is not None:
         problems.append(agent.journal.trouble)
     if agent.member.peers is not None and agent.member.peers.hold is not None:
