@@ -118,7 +118,8 @@ class Lab:
         self._networks += 1
         directory = self.directory / f"network{self._networks}"
         directory.mkdir()
-        shared = lab_store(store, directory, self._underlay.namespace, self.environment, members=members)
+        networks = [text for wanted, text in ((ipv4, network), (ipv6, network6)) if wanted]
+        shared = lab_store(store, directory, self._underlay.namespace, self.environment, networks, members=members)
         machines = [host.machine for host in on] or self._new_machines(n, ipv4=ipv4, ipv6=ipv6)
         hosts = [self._host(machine, shared) for machine in machines]
         if configured:
@@ -165,7 +166,8 @@ class Lab:
             "healthz-port": str(HEALTHZ_PORT + number),
             "set-sysctls": True,
         }
-        host = Host(name, machine, pod, store, self.directory / name, options, self.environment)
+        environment = self.environment | store.join(name)
+        host = Host(name, machine, pod, store, self.directory / name, options, environment)
         self.all_hosts.append(host)
         return host
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,9 +28,13 @@ class LabStore:
         self._directory = directory
 
     @property
-    def arguments(self) -> dict[str, str]:
+    def arguments(self) -> Mapping[str, str | bool]:
         """What flanneld and flannelctl are given to use this store."""
         return {"store": self.name} | {f"{self.name}-{field}": value for field, value in self.options.items()}
+
+    def join(self, host: str) -> dict[str, str]:
+        """Make ready for a host of this name. Returns the variables that its agent is started with."""
+        return {}
 
     def set_config(self, text: bytes) -> None:
         """Write net-conf.json, whatever it says."""
@@ -85,14 +89,26 @@ class EtcdLabStore(LabStore):
 
 
 def lab_store(
-    name: str, directory: Path, namespace: str, environment: Mapping[str, str], *, members: int = 1
+    name: str,
+    directory: Path,
+    namespace: str,
+    environment: Mapping[str, str],
+    networks: Sequence[str],
+    *,
+    members: int = 1,
 ) -> LabStore:
-    """A new, empty store in ``directory``. etcd runs in ``namespace`` with ``environment``, of so many ``members``; any
-    other is given its option ``file``. Raises LabError for one that has none."""
+    """A new, empty store in ``directory``. A server runs in ``namespace`` with ``environment``: etcd, of so many
+    ``members``, or a Kubernetes API server, whose nodes have their podCIDRs out of ``networks``. Any other store is
+    given its option ``file``. Raises LabError for one that has none."""
     if name == "etcd":
         return EtcdLabStore(directory, namespace, environment, members)
+    if name == "kubernetes":
+        from .kubernetes.lab_store import KubernetesLabStore  # which is a LabStore
+
+        return KubernetesLabStore(directory, namespace, environment, networks)
     if any(field.name == "file" for field in msgspec.structs.fields(load_store(name).Options)):
         return LabStore(name, {"file": str(directory / f"flannel.{name}")}, directory)
     raise LabError(
-        f"the lab cannot start a store {name!r}: it starts etcd, and uses any that has an option --{name}-file"
+        f"the lab cannot start a store {name!r}: it starts etcd and a Kubernetes API server, and uses any store that "
+        f"has an option --{name}-file"
     )

@@ -7,17 +7,18 @@ This repository holds no kube-apiserver. What differs between the two is a defec
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 import trustme
 
-from flannel_core.lab.kubernetes import Certificate, KubernetesServer
+from flannel_core.lab.kubernetes import KubernetesServer
+from flannel_core.lab.kubernetes.certificates import issue
 from flannel_core.lab.kubernetes.client import Client
 from flannel_core.lab.kubernetes.endpoint import ApiServer
-from flannel_core.lab.kubernetes.real import PROGRAM, RealKubernetesServer
+from flannel_core.lab.kubernetes.real import RealKubernetesServer
 
 
 @pytest.fixture(scope="session")
@@ -25,7 +26,7 @@ def authority() -> trustme.CA:
     return trustme.CA()
 
 
-@pytest.fixture(scope="session", params=["lab", *(["kube-apiserver"] if PROGRAM else [])])
+@pytest.fixture(scope="session", params=["lab", *(["kube-apiserver"] if "KUBE_APISERVER" in os.environ else [])])
 def server(
     request: pytest.FixtureRequest, authority: trustme.CA, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ApiServer]:
@@ -34,21 +35,11 @@ def server(
     ca = directory / "ca.pem"
     authority.cert_pem.write_to_path(ca)
     if request.param == "lab":
-        with KubernetesServer(directory, certificate=certificate(authority, directory)) as lab:
+        with KubernetesServer(directory, certificate=issue(authority, ["127.0.0.1"], directory)) as lab:
             yield lab
     else:
         with RealKubernetesServer(directory, client_ca=ca) as real:
             yield real
-
-
-def certificate(authority: trustme.CA, directory: Path) -> Certificate:
-    """For 127.0.0.1, and for clients by the same authority."""
-    issued = authority.issue_cert("127.0.0.1", "localhost")
-    ca, file, key = (directory / name for name in ("ca.pem", "server.pem", "server.key"))
-    authority.cert_pem.write_to_path(ca)
-    file.write_bytes(b"".join(blob.bytes() for blob in issued.cert_chain_pems))
-    issued.private_key_pem.write_to_path(key)
-    return Certificate(file, key, ca, ca)
 
 
 @pytest.fixture

@@ -64,6 +64,10 @@ class ApiServer:
         """Raises LabError if there is none."""
         raise NotImplementedError
 
+    def nodes(self) -> list[Json]:
+        """All of them, by name."""
+        raise NotImplementedError
+
     def delete_node(self, name: str) -> None:
         raise NotImplementedError
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import secrets
 import socket
 import subprocess
@@ -12,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
@@ -20,21 +19,13 @@ from flannel_core.lab.network import LabError
 
 from .access import FLANNEL
 from .api import Asked
+from .certificates import Certificate
 from .endpoint import ApiServer
 from .objects import Json
 from .server import Settings
 
 START_SECONDS = 20.0
 POLL_SECONDS = 0.02
-
-
-class Certificate(NamedTuple):
-    """Files in PEM: the server's certificate, its key, who signed it, and who signs clients' (None: they show none)."""
-
-    file: Path
-    key: Path
-    ca: Path
-    client_ca: Path | None = None
 
 
 class KubernetesServer(ApiServer):
@@ -135,6 +126,9 @@ class KubernetesServer(ApiServer):
         """All objects of a resource, by name."""
         return list(self._call("all", resource=resource))
 
+    def nodes(self) -> list[Json]:
+        return self.objects("nodes")
+
     def delete_node(self, name: str) -> None:
         self._call("delete", resource="nodes", name=name)
 
@@ -193,37 +187,3 @@ class KubernetesServer(ApiServer):
         if "error" in answer:
             raise LabError(f"the lab's API server cannot {call}: {answer['error']}")
         return answer["result"]
-
-
-def node(
-    name: str,
-    pod_cidrs: Sequence[str] = (),
-    *,
-    annotations: Mapping[str, str] = {},
-    labels: Mapping[str, str] = {},
-    size: int = 0,
-) -> Json:
-    """A node as a kubelet registers it, with podCIDRs as the controller assigns them. ``size``: at least so many bytes
-    of JSON, filled up as in real ones, with the names of images."""
-    metadata = ({"labels": dict(labels)} if labels else {}) | (
-        {"annotations": dict(annotations)} if annotations else {}
-    )
-    value: Json = {
-        "metadata": {"name": name, **metadata},
-        "spec": {"podCIDR": pod_cidrs[0], "podCIDRs": list(pod_cidrs)} if pod_cidrs else {},
-        "status": {
-            "addresses": [{"type": "Hostname", "address": name}],
-            "conditions": [
-                {"type": "Ready", "status": "False", "reason": "KubeletNotReady", "message": "no network plugin"},
-                {"type": "NetworkUnavailable", "status": "True", "reason": "NoRouteCreated", "message": "no route"},
-            ],
-        },
-    }
-    missing = size - len(json.dumps(value, separators=(",", ":")))
-    image = "registry.example/group/image@sha256:" + "0" * 64
-    if missing > 0:
-        value["status"]["images"] = [
-            {"names": [f"{image}{number:06}"], "sizeBytes": 100_000_000 + number}
-            for number in range(-(-missing // (len(image) + 40)))
-        ]
-    return value

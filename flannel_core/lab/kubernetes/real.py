@@ -23,7 +23,6 @@ from .client import Answer, Client
 from .endpoint import ApiServer
 from .objects import Json
 
-PROGRAM = os.environ.get("KUBE_APISERVER", "")
 START_SECONDS = 120.0
 POLL_SECONDS = 0.1
 ROLES = "/apis/rbac.authorization.k8s.io/v1"
@@ -56,7 +55,7 @@ class RealKubernetesServer(ApiServer):
         tokens.write_text(f'{self.admin_token},{ADMIN},1,"{MASTERS}"\n{self.token},{FLANNEL},2\n')
         self._command = ["ip", "netns", "exec", namespace] if namespace else []
         self._command += [
-            PROGRAM,
+            os.environ["KUBE_APISERVER"],
             f"--etcd-servers={self.etcd.endpoints}",
             f"--secure-port={self.port}",
             f"--bind-address={address}",
@@ -98,7 +97,7 @@ class RealKubernetesServer(ApiServer):
         while not self._is_ready():
             if self.process.poll() is not None or time.monotonic() > deadline:
                 log_end = "\n".join(self.log_file.read_text().splitlines()[-5:])
-                raise LabError(f"{PROGRAM} does not get ready:\n{log_end}")
+                raise LabError(f"{os.environ['KUBE_APISERVER']} does not get ready:\n{log_end}")
             time.sleep(POLL_SECONDS)
         rules = [
             {"apiGroups": [""], "resources": [resource], "verbs": [verb]} for verb, resource in sorted(FLANNEL_RIGHTS)
@@ -122,6 +121,10 @@ class RealKubernetesServer(ApiServer):
 
     def node(self, name: str) -> Json:
         found: Json = self._ask("GET", f"/api/v1/nodes/{name}")
+        return found
+
+    def nodes(self) -> list[Json]:
+        found: list[Json] = self._ask("GET", "/api/v1/nodes")["items"]
         return found
 
     def delete_node(self, name: str) -> None:
