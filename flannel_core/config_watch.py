@@ -20,10 +20,12 @@ log = logging.getLogger(__name__)
 
 
 class Chosen(msgspec.Struct, frozen=True):
-    """A valid configuration with the backend it names, constructed with its options."""
+    """A valid configuration with the backend it names, constructed with its options. ``text`` is what it was read
+    from."""
 
     config: NetworkConfig
     backend: Backend[Any, Any]
+    text: ConfigText
 
 
 class ConfigWatch:
@@ -66,6 +68,12 @@ class ConfigWatch:
             return
         self._weigh(self.chosen, newest)
 
+    def compare(self, newest: Chosen) -> tuple[list[str], bool]:
+        """How ``newest`` differs from what is in use, a line for each key, and whether what runs could follow it."""
+        if self.chosen is None:
+            return [], False
+        return describe_change(self.chosen.config, newest.config), _fits_what_runs(self.chosen, newest)
+
     def _weigh(self, used: Chosen, newest: Chosen) -> None:
         """Take ``newest`` in place of ``used`` if what runs can follow, else name it."""
         self.pending = None
@@ -76,7 +84,10 @@ class ConfigWatch:
             self.chosen = newest
             self._said.say("config", logging.INFO, f"{self.source} changed, applying it: {changes}")
         else:
-            self.pending = f"{self.source} changed; a restart of flanneld applies: {changes}"
+            self.pending = (
+                f"{self.source} changed; a restart of flanneld applies: {changes}. What that changes on this host: "
+                "`flannelctl config show | flannelctl plan --config -`"
+            )
             self._said.say("config", logging.WARNING, self.pending)
 
     def _choose(self, text: ConfigText) -> Chosen:
@@ -90,7 +101,7 @@ class ConfigWatch:
             names = ", ".join(unknown)
             self._said.say("keys", logging.WARNING, f"{text.source}: Backend has keys that are not known: {names}")
         options = decode_options(config, backend_class, text.source)
-        return Chosen(config, backend_class(options, self._state_directory))
+        return Chosen(config, backend_class(options, self._state_directory), text)
 
 
 def _fits_what_runs(old: Chosen, new: Chosen) -> bool:

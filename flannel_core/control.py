@@ -15,6 +15,7 @@ import msgspec
 
 from .errors import FlannelError
 from .journal import Journal, lines
+from .netconf import MAX_CONFIG_BYTES
 from .task_groups import unless
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ REQUEST_SECONDS = 10.0
 """How long a client may take to send its request, and to take in each part of the answer: a stalled one must not hold
 a connection for ever."""
 JSON_LINES = "application/x-ndjson"
+LARGEST_BODY = MAX_CONFIG_BYTES
+"""Bytes of a request: what is sent is a network configuration."""
 
 
 class Reply(msgspec.Struct, frozen=True):
@@ -38,6 +41,8 @@ class Reply(msgspec.Struct, frozen=True):
 
 
 Route = Callable[[], Awaitable[Reply]]
+Form = Callable[[bytes], Awaitable[Reply]]
+"""Answers a POST; gets its body."""
 
 
 def json_reply(value: object) -> Reply:
@@ -46,10 +51,11 @@ def json_reply(value: object) -> Reply:
 
 
 class HttpServer:
-    """Answers GET and HEAD of a fixed set of paths; 404 and 405 to anything else."""
+    """Answers GET and HEAD of a fixed set of paths, POST of some; 404 and 405 to anything else."""
 
-    def __init__(self, routes: Mapping[str, Route]) -> None:
+    def __init__(self, routes: Mapping[str, Route], forms: Mapping[str, Form] = {}) -> None:
         self._routes = routes
+        self._forms = forms
         self._server: asyncio.Server | None = None
 
     async def listen_tcp(self, address: str, port: int) -> None:
@@ -92,10 +98,11 @@ class HttpServer:
         self, connection: h11.Connection, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
     ) -> None:
         async with asyncio.timeout(REQUEST_SECONDS):
-            request = await _request(connection, reader)
-            if request is None:
+            received = await _request(connection, reader)
+            if received is None:
                 return
-            reply = await self._reply(request)
+            request, body = received
+            reply = await self._reply(request, body)
             headers = [("Content-Type", reply.content_type), ("Connection", "close")]
             if reply.more is None:
                 headers.append(("Content-Length", str(len(reply.body))))
@@ -110,31 +117,39 @@ class HttpServer:
         writer.write(connection.send(h11.EndOfMessage()) or b"")
         await writer.drain()
 
-    async def _reply(self, request: h11.Request) -> Reply:
+    async def _reply(self, request: h11.Request, body: bytes) -> Reply:
         path = request.target.split(b"?", 1)[0].decode("ascii", "replace")
-        route = self._routes.get(path)
-        if route is None:
+        route, form = self._routes.get(path), self._forms.get(path)
+        if route is None and form is None:
             return Reply(b"404 page not found\n", 404)
-        if request.method not in (b"GET", b"HEAD"):
-            return Reply(b"405 method not allowed\n", 405)
         try:
-            return await route()
+            if route is not None and request.method in (b"GET", b"HEAD"):
+                return await route()
+            if form is not None and request.method == b"POST":
+                return await form(body)
+            return Reply(b"405 method not allowed\n", 405)
+        except FlannelError as error:  # what was asked for cannot be done, and why
+            return Reply(f"{error}\n".encode(), 422)
         except Exception:
             log.exception("Answering %s failed", path)
             return Reply(b"500 see the agent's log\n", 500)
 
 
-async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> h11.Request | None:
-    """The whole of a request; None if the client is done. Raises h11.ProtocolError."""
-    request = None
+async def _request(connection: h11.Connection, reader: asyncio.StreamReader) -> tuple[h11.Request, bytes] | None:
+    """The whole of a request with its body; None if the client is done, or sends too much. Raises h11.ProtocolError."""
+    request, body = None, b""
     while True:
         event = connection.next_event()
         if event is h11.NEED_DATA:
             connection.receive_data(await reader.read(4096))
         elif isinstance(event, h11.Request):
             request = event
+        elif isinstance(event, h11.Data):
+            body += event.data
+            if len(body) > LARGEST_BODY:
+                return None
         elif isinstance(event, h11.EndOfMessage):
-            return request
+            return None if request is None else (request, body)
         elif event is h11.PAUSED or isinstance(event, h11.ConnectionClosed):
             return None
 
@@ -174,6 +189,11 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
 
         return json_reply(await plan_of(agent))
 
+    async def restart_plan(text: bytes) -> Reply:
+        from .rehearsal import rehearse
+
+        return json_reply(await rehearse(agent, text))
+
     async def events() -> Reply:
         return Reply(agent.journal.text(), content_type=JSON_LINES)
 
@@ -183,7 +203,10 @@ async def serving(agent: Agent) -> AsyncIterator[None]:
 
     health: dict[str, Route] = {"/healthz": healthz, "/readyz": readyz}
     async with contextlib.AsyncExitStack() as stack:
-        control = HttpServer({**health, "/status": status, "/plan": plan, "/events": events, "/events/follow": follow})
+        control = HttpServer(
+            {**health, "/status": status, "/plan": plan, "/events": events, "/events/follow": follow},
+            {"/plan": restart_plan},
+        )
         await control.listen_unix(agent.directory / "flanneld.sock")
         stack.callback(control.close)
         if agent.options.healthz_port:

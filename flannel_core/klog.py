@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import time
+from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -21,12 +22,16 @@ OURS = "flannel"
 whose debug lines hold credentials."""
 
 
+SILENT: ContextVar[bool] = ContextVar("SILENT", default=False)
+"""True in what only tries out: its lines would be taken for what was done."""
+
+
 def configure(format: LogFormat = "text", verbosity: int = 0) -> None:
     """Send every logger of this process to stderr as ``format``, from INFO up; with ``verbosity`` (-v) above 0 also
     our own DEBUG lines."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(TextFormatter() if format == "text" else JsonFormatter())
-    handler.addFilter(_debug_is_ours)
+    handler.addFilter(_is_to_be_said)
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.DEBUG if verbosity > 0 else logging.INFO)
@@ -35,8 +40,8 @@ def configure(format: LogFormat = "text", verbosity: int = 0) -> None:
     logging.captureWarnings(True)
 
 
-def _debug_is_ours(record: logging.LogRecord) -> bool:
-    return record.levelno >= logging.INFO or record.name.startswith(OURS)
+def _is_to_be_said(record: logging.LogRecord) -> bool:
+    return not SILENT.get() and (record.levelno >= logging.INFO or record.name.startswith(OURS))
 
 
 def message_of(record: logging.LogRecord) -> str:

@@ -157,3 +157,18 @@ class PlanLine(msgspec.Struct, frozen=True):
     object: str
     cause: str
     held: str | None = None
+
+
+class RestartPlan(msgspec.Struct, frozen=True):
+    """What a restart with another net-conf.json would change: the answer to ``POST /plan`` of that text.
+
+    ``changes``: the keys that differ from what is in use, ``SubnetLen: 24 -> 26``. ``live``: the running agent would
+    apply all of it without a restart. ``subnets`` are those this host has now, ``subnets_then`` those that it would
+    have; a free one is drawn by chance, so it may be another in the end.
+    """
+
+    changes: tuple[str, ...]
+    live: bool
+    subnets: tuple[str, ...]
+    subnets_then: tuple[str, ...]
+    lines: tuple[PlanLine, ...]

@@ -36,9 +36,10 @@ class NoAgent(FlannelError):
     """Nobody listens at the socket."""
 
 
-def ask(subnet_file: Path, target: str) -> bytes:
-    """The body of ``GET target`` from the agent of that subnet file. Raises NoAgent, and FlannelError with the cure."""
-    with _answer(subnet_file, target) as answer:
+def ask(subnet_file: Path, target: str, body: bytes | None = None) -> bytes:
+    """The body of ``GET target`` from the agent of that subnet file, or, with a ``body``, of ``POST target``. Raises
+    NoAgent, and FlannelError with the cure."""
+    with _answer(subnet_file, target, body) as answer:
         return answer.read()
 
 
@@ -52,18 +53,22 @@ def follow_lines(subnet_file: Path, target: str) -> Iterator[bytes]:
 
 
 @contextmanager
-def _answer(subnet_file: Path, target: str, *, patient: bool = False) -> Iterator[http.client.HTTPResponse]:
+def _answer(
+    subnet_file: Path, target: str, body: bytes | None = None, *, patient: bool = False
+) -> Iterator[http.client.HTTPResponse]:
     """``patient``: however long it takes."""
     path = subnet_file.parent / SOCKET_NAME
     connection = _UnixConnection(path)
     try:
-        connection.request("GET", target)
+        connection.request("GET" if body is None else "POST", target, body)
         if patient:
             connection.sock.settimeout(None)
         answer = connection.getresponse()
         if answer.status != http.client.OK:
-            body = answer.read().decode(errors="replace").strip()
-            raise FlannelError(f"the agent behind {path} answers {target} with {answer.status}: {body}")
+            said = answer.read().decode(errors="replace").strip()
+            if answer.status == http.client.UNPROCESSABLE_ENTITY:  # the agent's own words: why it cannot be done
+                raise FlannelError(said)
+            raise FlannelError(f"the agent behind {path} answers {target} with {answer.status}: {said}")
         yield answer
     except (FileNotFoundError, ConnectionRefusedError):
         raise NoAgent(

@@ -87,15 +87,22 @@ def set_config(*words: Words) -> int:
         raise FlannelError(
             f"the store {parsed.store_name} holds no configuration that could be set; it is read from elsewhere"
         )
-    text, source = _read(files[0])
-    findings = check(text, source)
-    for line in _lines(findings):
-        complain(line)
-    if not findings.ok:
+    if (valid := valid_config(files[0])) is None:
         return EXIT_FAILED
+    text, source = valid
     asyncio.run(_set(parsed, text))
     say(f"{clean(source)} stands in the store {clean(parsed.store_name)} now")
     return EXIT_OK
+
+
+def valid_config(file: str) -> tuple[bytes, str] | None:
+    """The text and what to call it; None if flanneld could not run with it, and all that is wrong was said. Raises
+    FlannelError if it cannot be read."""
+    text, source = _read(file)
+    findings = check(text, source)
+    for line in _lines(findings):
+        complain(line)
+    return (text, source) if findings.ok else None
 
 
 def _lines(findings: Findings) -> list[str]:

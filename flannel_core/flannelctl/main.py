@@ -17,8 +17,9 @@ from .config_command import app as config_app
 from .events_command import events
 from .lease_command import app as lease_app
 from .output import complain
+from .plan_command import plan
 from .plugins_command import plugins
-from .status_command import plan, status
+from .status_command import status
 
 EXIT_INTERRUPTED = 130
 """128 + SIGINT, as shells say it."""

@@ -1,4 +1,4 @@
-"""``flannelctl status`` and ``flannelctl plan``."""
+"""``flannelctl status``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from ..errors import EXIT_FAILED, EXIT_OK, FlannelError
-from ..status import REPAIRS_SECONDS, LeaseStatus, PlanLine, RepairsStatus, Status, StoreStatus
+from ..status import REPAIRS_SECONDS, LeaseStatus, RepairsStatus, Status, StoreStatus
 from .agent_socket import DEFAULT_SUBNET_FILE, SubnetFile, ask
 from .output import clean, duration, say, show_json, show_table
 
@@ -35,7 +35,7 @@ def status(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE)
         The subnet file of the agent that is meant; its socket lies beside it.
     """
     body = ask(subnet_file, "/status")
-    found = _understood(body, Status, subnet_file)
+    found = understood(body, Status, subnet_file)
     if json:
         show_json(body)
     else:
@@ -43,30 +43,8 @@ def status(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE)
     return EXIT_OK if found.healthy else EXIT_FAILED
 
 
-def plan(*, json: bool = False, subnet_file: SubnetFile = DEFAULT_SUBNET_FILE) -> None:
-    """Show what the agent's next pass would change on this host, each line with its cause; change nothing.
-
-    Parameters
-    ----------
-    json
-        Print it as JSON.
-    subnet_file
-        The subnet file of the agent that is meant; its socket lies beside it.
-    """
-    body = ask(subnet_file, "/plan")
-    lines = _understood(body, list[PlanLine], subnet_file)
-    if json:
-        show_json(body)
-    elif lines:
-        show_table(
-            ("ACTION", "OBJECT", "CAUSE", "NOT YET BECAUSE"),
-            [(p.action, p.object, p.cause, p.held or "") for p in lines],
-        )
-    else:
-        say("Nothing to do: this host is as it should be.")
-
-
-def _understood(body: bytes, wanted: type[AnswerT], subnet_file: Path) -> AnswerT:
+def understood(body: bytes, wanted: type[AnswerT], subnet_file: Path) -> AnswerT:
+    """The agent's answer, decoded. Raises FlannelError for one that an agent of another version gave."""
     try:
         return msgspec.json.decode(body, type=wanted)
     except (msgspec.MsgspecError, UnicodeDecodeError) as error:

@@ -19,8 +19,8 @@ STORES = {"etcd": "flannel_store_etcd", "sqlite": "flannel_store_sqlite"}
 STDLIB_OF = {"etcd": {"http"}, "sqlite": {"sqlite3"}}
 """Costly parts of the standard library that a store may load."""
 COSTLY = {"ctypes", "http", "multiprocessing", "sqlite3", "tkinter", "unittest", "xml"}
-ON_DEMAND = {"flannel_core.metrics"}
-"""What only an option (--metrics) makes the agent load."""
+ON_DEMAND = {"flannel_core.metrics", "flannel_core.rehearsal"}
+"""What only an option (--metrics) or a question (flannelctl plan --config) makes the agent load."""
 LIBRARIES = {"h11", "msgspec", "pluggy"}
 """All that is not ours and not Python's."""
 
