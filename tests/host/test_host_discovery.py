@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import queue
 import subprocess
 import sys
@@ -123,6 +124,18 @@ def test_the_kernels_tables_lead_to_the_interface(
 ) -> None:
     found = discover(host, families, **options)
     assert (found["interface"], found["ipv4"], found["ipv6"]) == expected
+
+
+def test_the_running_kernel_is_known_by_its_first_two_numbers(host: Namespace) -> None:
+    assert discover(host)["kernel"] == [int(number) for number in os.uname().release.split(".")[:2]]
+
+
+def test_the_interfaces_at_which_a_router_advertised_a_route_are_known(host: Namespace) -> None:
+    assert discover(host, "46")["advertised"] == []
+    host.run("ip -6 route add default via fc01::1 dev eth1 proto ra metric 2048")
+    host.run("ip -6 route add fc09::/64 dev eth0 proto ra")
+    assert discover(host, "46")["advertised"] == ["eth0", "eth1"]
+    assert discover(host, "46", own=("eth0",), iface=("eth1",))["advertised"] == ["eth1"]
 
 
 def test_a_deprecated_and_a_secondary_address_stand_back(host: Namespace) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -31,33 +32,33 @@ def config(**keys: Any) -> NetworkConfig:
     return parse_config(msgspec.json.encode(text), "net-conf.json")
 
 
+CONFIG = config()
 IPV4_ONLY = config(EnableIPv6=False)
 IPV6_ONLY = config(EnableIPv4=False)
 HOST = Host("eth0", 2, 1500, "02:00:00:00:00:01")
 
 
 def told(
-    on: NetworkConfig | None = None,
+    on: NetworkConfig = CONFIG,
     host: Host = HOST,
     *,
+    sysctls: Mapping[str, str] = {},
     set_sysctls: bool = False,
     read_only: bool = False,
     without: str = "",
     neighbours: dict[Any, int] | None = None,
     elsewhere: Any = None,
     services: tuple[Any, ...] = (),
-    **sysctls: str,
 ) -> list[str]:
-    """The sentences for a host that is as it should be but for ``sysctls`` (underscores for slashes) and the rest."""
-    changed = {name.replace("__", "/"): value for name, value in sysctls.items()}
-    values = {name: value for name, value in {**GOOD, **changed}.items() if not without or without not in name}
+    """The sentences for a host that is as it should be but for what is said."""
+    values = {name: value for name, value in {**GOOD, **sysctls}.items() if not without or without not in name}
     facts = Facts(values, read_only, neighbours or {}, elsewhere, frozenset(services))
-    found = requirements(on or config(), host, facts)
+    found = requirements(on, host, facts)
     return problems(found, read_only=read_only, set_sysctls=set_sysctls)
 
 
 def wanted(host: Host = HOST, **facts: Any) -> list[Sysctl]:
-    return [sysctl for item in requirements(config(), host, Facts(**facts)) for sysctl in item.sysctls]
+    return [sysctl for item in requirements(CONFIG, host, Facts(**facts)) for sysctl in item.sysctls]
 
 
 def test_a_host_that_is_as_it_should_be_has_no_problem() -> None:
@@ -72,21 +73,21 @@ def test_what_cannot_be_read_is_no_problem() -> None:
 
 
 def test_a_host_that_does_not_forward_is_told_the_command() -> None:
-    assert told(net__ipv4__ip_forward="0") == [
+    assert told(sysctls={"net/ipv4/ip_forward": "0"}) == [
         "net.ipv4.ip_forward is 0: this host forwards no IPv4 packet between containers and other hosts; run"
         " `sysctl -w net.ipv4.ip_forward=1`, or start flanneld with --set-sysctls"
     ]
 
 
 def test_an_agent_that_sets_sysctls_is_not_advised_to_do_so() -> None:
-    (sentence,) = told(set_sysctls=True, net__ipv4__ip_forward="0")
+    (sentence,) = told(set_sysctls=True, sysctls={"net/ipv4/ip_forward": "0"})
     assert sentence.endswith("; run `sysctl -w net.ipv4.ip_forward=1`")
 
 
 def test_a_family_that_is_off_needs_no_forwarding() -> None:
-    off = {"net__ipv4__ip_forward": "0", "net__ipv6__conf__all__forwarding": "0"}
-    assert [sentence.split(" ")[0] for sentence in told(IPV4_ONLY, **off)] == ["net.ipv4.ip_forward"]
-    assert [sentence.split(" ")[0] for sentence in told(IPV6_ONLY, **off)] == ["net.ipv6.conf.all.forwarding"]
+    off = {"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "0"}
+    assert [sentence.split(" ")[0] for sentence in told(IPV4_ONLY, sysctls=off)] == ["net.ipv4.ip_forward"]
+    assert [sentence.split(" ")[0] for sentence in told(IPV6_ONLY, sysctls=off)] == ["net.ipv6.conf.all.forwarding"]
 
 
 def test_forwarding_is_wanted_whether_it_is_on_or_not() -> None:
@@ -100,7 +101,7 @@ ADVERTISED = msgspec.structs.replace(HOST, advertised=("eth0.7",))
 
 def test_ipv6_forwarding_keeps_the_route_of_a_router_advertisement() -> None:
     (sentence,) = told(
-        host=ADVERTISED, **{"net__ipv6__conf__all__forwarding": "0", "net__ipv6__conf__eth0.7__accept_ra": "1"}
+        host=ADVERTISED, sysctls={"net/ipv6/conf/all/forwarding": "0", "net/ipv6/conf/eth0.7/accept_ra": "1"}
     )
     assert "drop the route that a router advertised at eth0.7" in sentence
     assert "`sysctl -w net.ipv6.conf.eth0/7.accept_ra=2 net.ipv6.conf.all.forwarding=1`" in sentence
@@ -136,13 +137,13 @@ def test_with_kube_proxy_a_missing_module_is_named_in_gos_words_and_once() -> No
 
 
 def test_iptables_that_are_not_called_for_a_bridge_are_named_by_family() -> None:
-    off = {"net__bridge__bridge-nf-call-iptables": "0", "net__bridge__bridge-nf-call-ip6tables": "0"}
-    assert told(**off) == []
-    (sentence,) = told(services=(6,), **off)
+    off = {"net/bridge/bridge-nf-call-iptables": "0", "net/bridge/bridge-nf-call-ip6tables": "0"}
+    assert told(sysctls=off) == []
+    (sentence,) = told(services=(6,), sysctls=off)
     assert sentence.startswith("net.bridge.bridge-nf-call-ip6tables is 0: ")
     assert "`sysctl -w net.bridge.bridge-nf-call-ip6tables=1`" in sentence
-    assert len(told(services=(4, 6), **off)) == 2
-    assert len(told(IPV4_ONLY, services=(4, 6), **off)) == 1
+    assert len(told(services=(4, 6), sysctls=off)) == 2
+    assert len(told(IPV4_ONLY, services=(4, 6), sysctls=off)) == 1
 
 
 def test_in_nft_mode_br_netfilter_is_nobodys_business() -> None:
@@ -151,7 +152,7 @@ def test_in_nft_mode_br_netfilter_is_nobodys_business() -> None:
 
 # --- rp_filter -------------------------------------------------------------------------------------------------------
 
-RP_ALL, RP_ETH0 = "net__ipv4__conf__all__rp_filter", "net__ipv4__conf__eth0__rp_filter"
+RP_ALL, RP_ETH0 = "net/ipv4/conf/all/rp_filter", "net/ipv4/conf/eth0/rp_filter"
 
 
 @pytest.mark.parametrize(
@@ -161,7 +162,7 @@ RP_ALL, RP_ETH0 = "net__ipv4__conf__all__rp_filter", "net__ipv4__conf__eth0__rp_
 def test_a_strict_reverse_path_is_named_where_peers_are_answered_by_another_way(
     all_: str, eth0: str, strict: bool
 ) -> None:
-    sentences = told(elsewhere=(PEER, "eth1"), **{RP_ALL: all_, RP_ETH0: eth0})
+    sentences = told(elsewhere=(PEER, "eth1"), sysctls={RP_ALL: all_, RP_ETH0: eth0})
     if strict:
         (sentence,) = sentences
         assert "drops what 198.51.100.7 sends to eth0" in sentence
@@ -172,7 +173,7 @@ def test_a_strict_reverse_path_is_named_where_peers_are_answered_by_another_way(
 
 
 def test_a_strict_reverse_path_that_drops_nothing_is_nobodys_business() -> None:
-    assert told(**{RP_ALL: "1", RP_ETH0: "1"}) == []
+    assert told(sysctls={RP_ALL: "1", RP_ETH0: "1"}) == []
 
 
 # --- neighbour table -------------------------------------------------------------------------------------------------
@@ -197,7 +198,7 @@ def test_what_is_set_is_enough_for_the_same_peers_and_below_the_point_where_entr
     limits = {sysctl.name[-1]: int(sysctl.value) for sysctl in found if "gc_thresh" in sysctl.name}
     assert limits["1"] < limits["2"] < limits["3"]
     assert peers + 256 <= limits["2"]
-    assert told(neighbours={4: peers}, net__ipv4__neigh__default__gc_thresh3=str(limits["3"])) == []
+    assert told(neighbours={4: peers}, sysctls={"net/ipv4/neigh/default/gc_thresh3": str(limits["3"])}) == []
 
 
 # --- read-only /proc/sys -------------------------------------------------------------------------------------------
@@ -209,8 +210,7 @@ def test_a_read_only_proc_is_named_once_with_one_command_for_all() -> None:
         set_sysctls=True,
         without="bridge",
         services=(4,),
-        net__ipv4__ip_forward="0",
-        net__ipv6__conf__all__forwarding="0",
+        sysctls={"net/ipv4/ip_forward": "0", "net/ipv6/conf/all/forwarding": "0"},
     )
     settings, module = sentences
     assert settings.count("read-only") == 1
