@@ -134,6 +134,7 @@ class Journal:
         self._write()
         if self._writing is not None:
             self._writing.cancel()
+            log.warning("%s; %d entries of it are lost", self.trouble, self._unwritten)
 
     def _write(self) -> None:
         if self._writing is not None:

@@ -252,6 +252,20 @@ def test_it_is_tried_again_without_anything_new(disk: SmallDisk, monkeypatch: py
     disk.play(scenario)
 
 
+def test_what_an_ending_agent_cannot_write_is_said_to_be_lost(
+    disk: SmallDisk, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def scenario() -> None:
+        journal = Journal(disk.directory)
+        disk.remount("ro")
+        for number in range(3):
+            journal.add("put", f"route {number}")
+        journal.close()
+
+    disk.play(scenario)
+    assert caplog.messages[-1].endswith("Read-only file system; 3 entries of it are lost")
+
+
 def test_nobody_is_led_elsewhere_by_a_link(tmp_path: Path) -> None:
     elsewhere = tmp_path / "elsewhere"
     (tmp_path / NAME).symlink_to(elsewhere)
