@@ -7,6 +7,7 @@ peers. From then on one loop per source of change (config, host, store, kernel),
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import random
 import signal
@@ -17,6 +18,7 @@ from typing import Any, NoReturn
 import msgspec
 
 from . import systemd
+from .allocation import fits
 from .config_watch import Chosen, ConfigWatch
 from .errors import EXIT_OK, FlannelError
 from .flanneld_options import FlanneldOptions
@@ -32,6 +34,7 @@ from .netconf import NetworkConfig
 from .node_families import CannotStart
 from .own_lease import RETRY_SECONDS
 from .reconciler.diff import PlannedChange
+from .snapshot_file import SnapshotFile
 from .store import (
     Alive,
     Change,
@@ -52,8 +55,8 @@ TICK_SECONDS = 1.0
 """How often what nothing notifies is looked at: subnet.env, the store's silence, the hold-off of removals."""
 RELEASE_SECONDS = 2.0
 """How long a store may take to take our lease back (--release-lease-on-exit)."""
-STORE_SILENCE_SECONDS = 300.0
-"""A store that has not answered for this long makes /readyz false. Forwarding goes on."""
+FIRST_PAUSE_SECONDS = 1.0
+"""How long a start waits for the store before it looks for another way, or tries again, for the first time."""
 FAMILY_SECONDS = 60.0
 """How often, on average, a family that does not work is tried again."""
 MANY_PEERS = 1000
@@ -93,6 +96,10 @@ class Agent:
         self._host: Host | None = None
         """As it was found last, whole."""
         self._store_answered: float | None = None
+        self.snapshot = SnapshotFile(self.directory)
+        self.stale = False
+        """The peers are those that an earlier run has heard of."""
+        self._told_ready = False
 
     @property
     def store_silence(self) -> float | None:
@@ -102,7 +109,7 @@ class Agent:
     @property
     def ready_now(self) -> bool:
         """What /readyz says: our part stands, and the store has been heard of lately."""
-        return self.ready and (self.store_silence or 0.0) <= STORE_SILENCE_SECONDS
+        return self.ready and (self.store_silence or 0.0) <= self.options.store_silence
 
     async def run(self, serving: AbstractAsyncContextManager[None]) -> int:
         """Until SIGTERM or SIGINT, or our subnet is another's: the exit code. ``serving`` answers questions about this
@@ -163,6 +170,8 @@ class Agent:
     async def _close(self) -> None:
         if self.member.reconciler is not None:
             await self.member.reconciler.close()
+        if self.snapshot.is_behind and not self.options.dry_run:
+            self.snapshot.save(self.member.contents())
         self.journal.close()
         await self.store.close()
 
@@ -175,39 +184,75 @@ class Agent:
 
     async def _join(self) -> None:
         """Join the fabric, however long that takes, and stay in it."""
+        pause = FIRST_PAUSE_SECONDS
         while True:
             self._config_taken.clear()
             if await self._joined():
                 break
             try:
-                async with asyncio.timeout(RETRY_SECONDS):
+                async with asyncio.timeout(pause):
                     await self._config_taken.wait()
             except TimeoutError:
-                pass
+                pause = RETRY_SECONDS
         assert self.member.reconciler is not None
-        self.waiting_for = "the store's list of leases"
         log.info("Running backend.")
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self.member.reconciler.run(), name="reconciler")
+            if self.stale:
+                tasks.create_task(self._become_ready(), name="ready")
+            else:
+                self.waiting_for = "the store's list of leases"
             tasks.create_task(self._follow_leases(), name="leases")
             tasks.create_task(self._keep_lease(), name="lease")
             tasks.create_task(self._follow_host(), name="host")
             tasks.create_task(self._follow_families(), name="families")
             tasks.create_task(self._follow_chosen(), name="chosen")
+            tasks.create_task(self.snapshot.follow(self.member.contents), name="snapshot")
 
     async def _joined(self) -> bool:
         """True once our lease and this host's own objects stand and subnet.env is written."""
         chosen = self.config.chosen
-        if chosen is None:
-            self.waiting_for = self.config.error
+        try:
+            if chosen is not None:
+                await self.member.join(chosen)
+            elif not (self.store.unavailable and await self._joined_as_remembered()):
+                self.waiting_for = self.config.error
+                return False
+        except StoreUnavailable as error:
+            if not await self._joined_as_remembered():
+                return self._wait_for(str(error))
+        except WAITED_FOR as error:
+            return self._wait_for(str(error))
+        assert self.member.chosen is not None
+        self.config.use(self.member.chosen)
+        return True
+
+    def _wait_for(self, reason: str) -> bool:
+        self.waiting_for = reason
+        self._said.say("start", logging.ERROR, f"Waiting: {reason}")
+        return False
+
+    async def _joined_as_remembered(self) -> bool:
+        """Join as an earlier run did, while the store does not answer. False: nothing that fits is remembered."""
+        remembered = self.snapshot.load(self.store.location)
+        if remembered is None or remembered.cluster != self.member.own.cluster:
+            return False
+        if self.config.chosen is None and not self.config.source:
+            self.config.take(remembered.config)
+        chosen = self.config.chosen
+        if chosen is None or not fits(chosen.config, remembered.own.subnets, partly=True):
             return False
         try:
-            await self.member.join(chosen)
-        except WAITED_FOR as error:
-            self.waiting_for = str(error)
-            self._said.say("start", logging.ERROR, f"Waiting: {error}")
-            return False
-        self.config.use(chosen)
+            await self.member.join(chosen, remembered)
+        except CannotStart as error:
+            return self._wait_for(str(error))
+        self.stale = True
+        self._store_answered = time.monotonic() - max(0.0, time.time() - remembered.as_of)
+        log.warning(
+            "The store does not answer: going on with the lease and the %d peers of %s",
+            len(remembered.leases),
+            datetime.datetime.fromtimestamp(remembered.as_of).astimezone().isoformat(" ", "minutes"),
+        )
         return True
 
     # --- what keeps changing -------------------------------------------------------------------------------------
@@ -220,15 +265,20 @@ class Agent:
                 case Snapshot():
                     self.member.peers.snapshot(event)
                     self.member.own.belongs_to(event.cluster)
+                    self.stale = False
                     await self._become_ready()
+                    await self._tell_the_store()
+                    self.snapshot.note()
                 case Change():
                     self.member.peers.change(event)
+                    self.snapshot.note()
                 case Alive():
-                    pass
+                    self.snapshot.still_true()
             del event  # a list of all leases must not live until the next one comes
 
     async def _become_ready(self) -> None:
-        """After the first full list: ready once each object was tried; a failing one holds nothing up."""
+        """After the first full list, or with the one remembered: ready once each object was tried; a failing one holds
+        nothing up."""
         if self.ready:
             return
         assert self.member.reconciler is not None
@@ -236,10 +286,15 @@ class Agent:
         self.ready = True
         self.waiting_for = None
         log.info("flannel is ready")
-        await self.store.ready()
         systemd.notify("READY=1")
         if self.member.peers is not None and len(self.member.peers.admission.admitted) >= MANY_PEERS:
             give_back()
+
+    async def _tell_the_store(self) -> None:
+        """Once, that traffic flows."""
+        if not self._told_ready:
+            await self.store.ready()
+            self._told_ready = True
 
     async def _keep_lease(self) -> NoReturn:
         """The one task that writes our lease. When it is gone, take the same subnet again if it is free, else end as Go

@@ -14,12 +14,14 @@ CANDIDATES = 100
 """A new subnet is drawn from the first 100 free ones, as Go does: hosts that start together seldom meet."""
 
 
-def fits(config: NetworkConfig, subnets: tuple[IPNetwork, ...]) -> bool:
+def fits(config: NetworkConfig, subnets: tuple[IPNetwork, ...], *, partly: bool = False) -> bool:
     """True if a host with these subnets needs no other: for each family that is on exactly one subnet of SubnetLen
-    between SubnetMin and SubnetMax, none for one that is off."""
+    between SubnetMin and SubnetMax, none for one that is off. ``partly``: a family that is on may have none."""
     for family in FAMILIES:
         own = [subnet for subnet in subnets if subnet.version == family]
         space = config.space(family)
+        if partly and not own:
+            continue
         if len(own) != (space is not None) or (space is not None and not _fits(space, own[0])):
             return False
     return True

@@ -121,6 +121,14 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     healthz_ip: Annotated[str, about("the address to serve /healthz and /readyz at")] = "0.0.0.0"
     healthz_port: Annotated[int, about("the port to serve them at; 0 for none", ge=0, le=65535)] = 0
     metrics: Annotated[bool, about("serve /metrics there too, for Prometheus")] = False
+    store_silence: Annotated[
+        int, about("not ready, says /readyz, once the store has been silent for so many seconds; traffic goes on", ge=1)
+    ] = 300
+    removal_hold_off: Annotated[
+        int,
+        about("remove no peer for so many seconds after the store has come back with older contents, or without the "
+              "lease of this host", ge=0),
+    ] = 60  # fmt: skip
     dry_run: Annotated[bool, about("print what would be done on this host, do none of it, and end")] = False
     release_lease_on_exit: Annotated[
         bool,

@@ -33,7 +33,8 @@ from .own_lease import OwnLease
 from .ownership import OwnedFile
 from .peers import Peers
 from .reconciler.lanes import Lanes
-from .store import StoreUnavailable, SubnetStore, Wish
+from .snapshot_file import Contents, Remembered
+from .store import PublicAddresses, StoreUnavailable, SubnetStore, Wish
 from .subnet_file import SubnetFile
 from .sysctl import SysctlTarget
 
@@ -69,6 +70,8 @@ class Membership:
             excludes=options.excludes,
             seconds=options.iptables_resync,
         )
+        self.given = PublicAddresses()
+        """What the store says that this host is reached at."""
         self._settings = KernelSettings(set_sysctls=options.set_sysctls)
         self.host_options: HostOptions = options.host
         """--iface and its kin, with the public addresses that the store gives this host."""
@@ -90,21 +93,28 @@ class Membership:
 
     # --- joining -------------------------------------------------------------------------------------------------
 
-    async def join(self, chosen: Chosen) -> None:
-        """Until our lease and this host's own objects stand and subnet.env is written. Raises StoreUnavailable,
-        OutOfSubnets, SubnetNotAssigned, CannotStart; FlannelError for what no configuration cures."""
-        peers = await self.register(chosen, dry_run=False)
+    async def join(self, chosen: Chosen, remembered: Remembered | None = None) -> None:
+        """Until our lease and this host's own objects stand and subnet.env is written. With what is ``remembered`` the
+        store is not asked. Raises StoreUnavailable, OutOfSubnets, SubnetNotAssigned, CannotStart; FlannelError for what
+        no configuration cures."""
+        peers = await self.register(chosen, remembered)
         self._write_subnet_file()
         self.peers = peers
+        if remembered is not None:
+            peers.stand_in(remembered.leases, remembered.revision)
         await self.want_rules()
 
-    async def register(self, chosen: Chosen, *, dry_run: bool) -> Peers:
+    async def register(self, chosen: Chosen, remembered: Remembered | None = None, *, dry_run: bool = False) -> Peers:
         """Devices, lease, this host's objects. Raises as ``join``."""
         backend = chosen.backend
-        given = await self._store.public_addresses()
-        self.host_options = self.options.host.reached_at(given.ipv4, given.ipv6)
+        self.given = remembered.public if remembered else await self._store.public_addresses()
+        self.host_options = self.options.host.reached_at(self.given.ipv4, self.given.ipv6)
         host = self._discover(chosen)
-        previous = await self.own.previous(backend, host)
+        if remembered is not None:
+            self.own.assume(remembered.own)
+            previous: Lease | None = self.own.known(backend)
+        else:
+            previous = await self.own.previous(backend, host)
         host = host.keeping(previous)
         self._said.say("host", logging.INFO, sentence(host))
         reconciler = await self._open_reconciler(backend)
@@ -112,14 +122,17 @@ class Membership:
         if chosen.config.ipv4 and node.host.public_ipv4 is None and (previous is None or previous.ipv4 is None):
             raise CannotStart(f"IPv4 is on, and no lease can do without it: {node.host.lacks[4]}")
         wish = self.own.wish(backend, node.host, node.announcement)
-        lease = await self.own.acquire(chosen.config, wish, dry_run=dry_run)
+        lease = remembered.own if remembered else await self.own.acquire(chosen.config, wish, dry_run=dry_run)
         self.chosen, self.node = chosen, node_of(chosen, node.host, node.announcement, lease)
-        reconciler.want(LOCAL, self._local_objects(backend, self.node), LOCAL)
+        objects = self._local_objects(backend, self.node)
+        (self._record if dry_run else self._claim)(self.node, backend, objects)
+        reconciler.want(LOCAL, objects, LOCAL)
         self._want_settings()
         if not dry_run:
             await reconciler.settle()
         self._say_what_is_lacking()
-        return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster)
+        hold_off = self.options.removal_hold_off
+        return Peers(self.node, backend, reconciler, known_cluster=self.own.cluster, hold_off=hold_off)
 
     def _say_what_is_lacking(self) -> None:
         if sentences := self.lacking():
@@ -258,6 +271,20 @@ class Membership:
         for lease in leases:  # one tells for all
             return leases if any(True for _ in self.backend.peer(self.node, lease)) else ()
         return ()
+
+    def contents(self) -> Contents:
+        """What a later run is to know if it finds the store away."""
+        assert self.chosen is not None
+        assert self.peers is not None
+        return Contents(
+            self._store.location,
+            self.own.cluster,
+            self.peers.revision,
+            self.chosen.text,
+            self.given,
+            self.own.held,
+            self.peers.leases,
+        )
 
     # --- changing ------------------------------------------------------------------------------------------------
 

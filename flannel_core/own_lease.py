@@ -21,7 +21,7 @@ from .klog import StateLog
 from .lease import FAMILIES, Endpoint, Lease
 from .netconf import NetworkConfig
 from .remembered_lease import RememberedLease
-from .store import Lost, OutOfSubnets, Request, StoreUnavailable, SubnetStore, Wish
+from .store import LeaseLost, Lost, OutOfSubnets, Request, StoreUnavailable, SubnetStore, Wish
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +44,7 @@ class OwnLease:
         self._subnet_file = subnet_file
         self._said = StateLog(log)
         self._published: tuple[object, ...] = ()
+        self._confirmed = False
         self._remembered = remembered_lease.load(subnet_file.parent)
         if self._remembered is not None and self._remembered.location == store.location:
             self.cluster = self._remembered.cluster
@@ -91,10 +92,18 @@ class OwnLease:
         self._hold(lease, wish, remember=not dry_run)
         return lease
 
+    def assume(self, lease: Lease) -> None:
+        """The store does not answer: what it said to an earlier run is taken for true until it does."""
+        self.lease = lease
+        self._previous_subnets = lease.subnets
+
     async def publish(self, config: NetworkConfig, wish: Wish) -> None:
         """Tell the store what this host is now, if it knows us otherwise. A family that the lease lacks is added once
         there are an address and a subnet for it. Waits for the store. Raises LeaseLost."""
-        if self._could_be_larger(config, wish) and await self._patiently(lambda: self._would_be_larger(config, wish)):
+        if not self._confirmed:
+            if not await self.take_again(config, wish):
+                raise LeaseLost(Lost("the store gave its subnet to another host while it was away"))
+        elif self._could_be_larger(config, wish) and await self._patiently(lambda: self._would_be_larger(config, wish)):
             await self._patiently(lambda: self.acquire(config, wish))
         elif _published(wish) != self._published:
             self._hold(await self._patiently(lambda: self._store.announce(self.held, wish)), wish)
@@ -102,7 +111,7 @@ class OwnLease:
 
     def has_news(self, config: NetworkConfig, wish: Wish) -> bool:
         """True if ``publish`` may have something to do."""
-        return _published(wish) != self._published or self._could_be_larger(config, wish)
+        return not self._confirmed or _published(wish) != self._published or self._could_be_larger(config, wish)
 
     def _could_be_larger(self, config: NetworkConfig, wish: Wish) -> bool:
         lacks_one = any(self.held.endpoint(family) is None for family in config.families)
@@ -170,7 +179,7 @@ class OwnLease:
         """``wish`` is what it says; None: what it said before."""
         self.lease = lease
         if wish is not None:
-            self._published = _published(wish)
+            self._published, self._confirmed = _published(wish), True
         self.renewed = time.time()
         self._previous_subnets = lease.subnets
         if remember:

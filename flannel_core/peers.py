@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import msgspec
@@ -22,9 +22,6 @@ from .store import Change, Snapshot
 
 log = logging.getLogger(__name__)
 
-PRUNE_HOLD_OFF_SECONDS = 60.0
-"""How long nothing is removed after the store came back as another one (restored from a backup, rebuilt): hosts then
-need time to write their leases again, and a route to a host that is about to return must not be lost meanwhile."""
 LOGGED_AT_ONCE = 10
 """Lines: a store full of another backend's leases must not fill the log."""
 
@@ -49,9 +46,12 @@ class Peers:
         reconciler: Reconciler | Lanes,
         *,
         known_cluster: str = "",
-        hold_off: float = PRUNE_HOLD_OFF_SECONDS,
+        hold_off: float = 60.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``hold_off``: for how many seconds nothing is removed after the store came back as another one (restored from
+        a backup, rebuilt): hosts then need time to write their leases again, and a route to a host that is about to
+        return must not be lost meanwhile."""
         self.admission = Admission(node.config, backend, node.lease)
         self.unreachable: dict[str, tuple[str, ...]] = {}
         """Lease key -> why the backend cannot serve that peer, or one of its families."""
@@ -69,12 +69,23 @@ class Peers:
         self._hold_until: float | None = None
         self._own_listed = False
 
+    @property
+    def leases(self) -> list[Lease]:
+        """Everybody's, as the store has them, but for our own."""
+        own = self._node.lease
+        return [e for e in self.admission.entries if isinstance(e, Lease) and (own is None or e.key != own.key)]
+
+    def stand_in(self, leases: Iterable[Lease], revision: int) -> None:
+        """What an earlier run has heard, as long as the store is away: peers, and a reason to remove nobody."""
+        self.revision = revision
+        self._apply(self.admission.replace(leases))
+
     def snapshot(self, snapshot: Snapshot) -> None:
         """The store's full list: peers that are not in it go, if it can be trusted."""
         own = self._node.lease
         self._own_listed = own is not None and any(lease.key == own.key for lease in snapshot.leases)
         restored = bool(self.cluster) and snapshot.cluster != self.cluster
-        restored = restored or (self.listed and snapshot.revision < self.revision)
+        restored = restored or snapshot.revision < self.revision
         self.cluster, self.revision = snapshot.cluster, snapshot.revision
         if restored or not self._own_listed:
             self._hold_until = self._clock() + self._hold_off

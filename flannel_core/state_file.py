@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes, mode: int = 0o644, directory_mode: int = 0o755) -> None:
-    """Put ``data`` at ``path`` with exactly ``mode`` whatever the umask; the directory is made if it is missing.
+def write_atomically(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644, directory_mode: int = 0o755) -> None:
+    """Put ``data``, or all of its parts, at ``path`` with exactly ``mode`` whatever the umask; the directory is made if
+    it is missing.
 
     A reader sees the old content or the new, never a part. Raises OSError (disk full, read-only) with the old file
     untouched and the temporary one gone.
@@ -18,7 +20,7 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o644, directory_mode:
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
         with os.fdopen(descriptor, "wb") as file:
             os.fchmod(file.fileno(), mode)
-            file.write(data)
+            file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import os
 import time
 from collections import Counter
@@ -113,7 +114,7 @@ def _problems(agent: Agent) -> list[str]:
     if agent.waiting_for is not None:
         problems.append(f"waiting for: {agent.waiting_for}")
     if agent.store.unavailable is not None:
-        problems.append(f"the store does not answer: {agent.store.unavailable}; forwarding goes on")
+        problems.append(f"the store does not answer: {agent.store.unavailable}; forwarding goes on{_as_of(agent)}")
     if agent.member.node is not None and agent.config.error is not None:
         problems.append(f"the last valid configuration is in use: {agent.config.error}")
     if agent.config.pending is not None:
@@ -134,6 +135,14 @@ def _problems(agent: Agent) -> list[str]:
             problems += [f"peer {key}: {reason}" for reason in reasons]
         problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.member.peers.admission.refused.values()]
     return problems
+
+
+def _as_of(agent: Agent) -> str:
+    if agent.store_silence is None:
+        return ""
+    heard = datetime.datetime.fromtimestamp(time.time() - agent.store_silence).astimezone()
+    kept = ", remembered by an earlier run" if agent.stale else ""
+    return f" with the peers as of {heard:%Y-%m-%d %H:%M:%S}{kept}"
 
 
 def repairs_of(journal: Journal, now: float) -> RepairsStatus:
