@@ -1,4 +1,4 @@
-"""Go flannel and ours on one etcd: every combination, with each of the things that happen to a flanneld.
+"""Go flannel and ours on one etcd or one Kubernetes API server: every combination, with each of the things that happen to a flanneld.
 
 A network is made once and lives through all of them; the summary prints a table.
 """
@@ -19,6 +19,7 @@ BACKENDS = {
     "host-gw": {"backend": "host-gw"},
 }
 FAMILIES = {"IPv4": False, "dual stack": True}
+STORES = ("etcd", "kubernetes")
 FIRST = ("Go", "ours")
 
 
@@ -57,11 +58,13 @@ def behind_a_router(lab, host):
     ip_batch(commands, host.namespace)
 
 
-@pytest.fixture(scope="module", params=product(BACKENDS, FAMILIES, FIRST), ids=lambda key: ", ".join(key) + " first")
+@pytest.fixture(
+    scope="module", params=product(BACKENDS, FAMILIES, STORES, FIRST), ids=lambda key: ", ".join(key) + " first"
+)
 def network(request, new_cluster):
-    backend, family, first = request.param
+    backend, family, store, first = request.param
     with Lab() as lab:
-        made = lab.hosts(3, **BACKENDS[backend], ipv6=FAMILIES[family], store="etcd", started=False)
+        made = lab.hosts(3, **BACKENDS[backend], ipv6=FAMILIES[family], store=store, started=False)
         cluster = new_cluster(lab, made)
         if backend == "vxlan DirectRouting":
             behind_a_router(lab, cluster.other)

@@ -8,7 +8,7 @@ import random
 
 import pytest
 
-from flannel_core.lab.faults import CASES, Stage, agent, firewall, host, kernel, store
+from flannel_core.lab.faults import CASES, Stage, agent, firewall, host, kernel, kubernetes, store
 
 SEED = os.environ.get("FLANNEL_TEST_SEED") or str(random.randrange(100_000))
 OUTAGE_SECONDS = 1.0
@@ -61,6 +61,13 @@ def test_what_changed_while_an_agent_was_dead_is_right_within_1_s_of_its_start(s
 @of(store.AWAY)
 def test_no_packet_and_no_lease_is_lost_while_etcd_fails(stage, case, combination):
     assert stage.play(case, combination).lost == 0
+
+
+@of(kubernetes.AWAY)
+def test_no_packet_is_lost_and_no_storm_breaks_loose_while_the_api_server_fails(stage, case, combination):
+    outcome = stage.play(case, combination)
+    print(outcome.said)
+    assert outcome.lost == 0
 
 
 @of(store.UNTRUSTED)

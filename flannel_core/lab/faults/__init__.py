@@ -5,10 +5,18 @@
 
 from __future__ import annotations
 
-from . import agent, firewall, go, host, kernel, store
+from . import agent, firewall, go, host, kernel, kubernetes, store
 from .scene import BACKENDS, COMBINATIONS, FIREWALLS, STORES, Case, Combination, Outcome, Scene, Stage
 
-CASES: tuple[Case, ...] = (*kernel.CASES, *firewall.CASES, *host.CASES, *agent.CASES, *store.CASES, *go.CASES)
+CASES: tuple[Case, ...] = (
+    *kernel.CASES,
+    *firewall.CASES,
+    *host.CASES,
+    *agent.CASES,
+    *store.CASES,
+    *kubernetes.CASES,
+    *go.CASES,
+)
 
 __all__ = [
     "BACKENDS",

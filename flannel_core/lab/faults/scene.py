@@ -24,6 +24,7 @@ from ..pings import Pinging
 
 BACKENDS = ("vxlan", "host-gw")
 STORES = ("sqlite", "etcd")
+"""Those that all cases happen with; kubernetes has cases of its own."""
 FIREWALLS = ("iptables", "nft")
 
 BACK_SECONDS = 5.0
@@ -49,7 +50,7 @@ class Combination:
         return f"{self.backend}, {self.store}, {self.firewall}"
 
 
-COMBINATIONS = tuple(Combination(*each) for each in product(BACKENDS, STORES, FIREWALLS))
+COMBINATIONS = tuple(Combination(*each) for each in product(BACKENDS, (*STORES, "kubernetes"), FIREWALLS))
 
 
 @dataclass(frozen=True)

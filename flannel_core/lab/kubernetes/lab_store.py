@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 from flannel_core.lab.network import UNDERLAY4, UNDERLAY6, LabError, inside
 from flannel_core.lab.stores import LabStore
 from flannel_core.lease import IPNetwork, Lease
+from flannel_core.state_file import write_atomically
 from flannel_core.store import SubnetStore
 
 from .certificates import issue, new_authority
@@ -56,7 +57,9 @@ class KubernetesLabStore(LabStore):
             )
         self.server.start()
         self.net_conf = directory / "net-conf.json"
-        self.kubeconfig = self.server.write_kubeconfig(directory / "kubeconfig")
+        self._token_file = directory / "token"
+        self.write_token()
+        self.kubeconfig = self.server.write_kubeconfig(directory / "kubeconfig", tokenFile=str(self._token_file))
         super().__init__("kubernetes", {"kubeconfig": str(self.kubeconfig)}, directory)
 
     @property
@@ -67,6 +70,10 @@ class KubernetesLabStore(LabStore):
             "kubeconfig-file": str(self.kubeconfig),
             "net-config-path": str(self.net_conf),
         }
+
+    def write_token(self) -> None:
+        """Where the agents read it, as the kubelet does when it has rotated it."""
+        write_atomically(self._token_file, self.server.token.encode(), mode=0o600)
 
     def join(self, host: str) -> dict[str, str]:
         self._nodes += 1
