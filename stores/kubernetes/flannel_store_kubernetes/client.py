@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, Callable
-from typing import Any, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 from flannel_core import threads
 from flannel_core.store import StoreUnavailable
@@ -26,6 +26,14 @@ class Closed(StoreUnavailable):
 
     def __init__(self) -> None:
         super().__init__("the store is closed")
+
+
+class Begun(NamedTuple, Generic[V]):
+    """A stream of nodes that is under way. ``found`` ends with None."""
+
+    stream: NodeStream[V]
+    found: asyncio.Queue[Step[V] | None]
+    subject: str
 
 
 class Client:
@@ -87,10 +95,8 @@ class Client:
             self._troubles[subject] = trouble
         self._said(next(iter(self._troubles.values()), None))
 
-    async def steps(
-        self, read: Callable[[AnyNode], V | None], *, only: str | None = None, since: str = ""
-    ) -> AsyncGenerator[Step[V], None]:
-        """What a stream of nodes finds. Ends when the store is closed."""
+    def begin(self, read: Callable[[AnyNode], V | None], *, only: str | None = None, since: str = "") -> Begun[V]:
+        """Have the nodes listed; they are watched once somebody follows."""
         loop = asyncio.get_running_loop()
         found: asyncio.Queue[Step[V] | None] = asyncio.Queue()
 
@@ -98,18 +104,22 @@ class Client:
             loop.call_soon_threadsafe(found.put_nowait, step)
 
         stream = NodeStream(self.server, self.dialect, read, deliver, only=only, since=since)
-        subject = f"nodes {only or ''}"
         self._streams[stream] = found
         if self._closed.is_set():
             found.put_nowait(None)
         else:
             stream.start()
+        return Begun(stream, found, f"nodes {only or ''}")
+
+    async def follow(self, begun: Begun[V]) -> AsyncGenerator[Step[V], None]:
+        """What it finds. Ends when the store is closed."""
+        begun.stream.go_on()
         try:
-            while (step := await found.get()) is not None:
+            while (step := await begun.found.get()) is not None:
                 if isinstance(step, Trouble):
-                    self._note(subject, step.reason)
+                    self._note(begun.subject, step.reason)
                 yield step
         finally:
-            stream.stop()
-            del self._streams[stream]
-            self._note(subject, None)
+            begun.stream.stop()
+            del self._streams[begun.stream]
+            self._note(begun.subject, None)

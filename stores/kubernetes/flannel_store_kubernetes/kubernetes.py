@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import AsyncGenerator, AsyncIterator
+from collections.abc import AsyncIterator
 from contextlib import aclosing, suppress
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
@@ -15,8 +15,10 @@ import msgspec
 from flannel_core import threads
 from flannel_core.claim import described
 from flannel_core.config_file import ConfigFile
+from flannel_core.errors import FlannelError
 from flannel_core.klog import StateLog
 from flannel_core.lease import FAMILIES, Endpoint, IPAddress, IPNetwork, Lease, Malformed
+from flannel_core.netconf import parse_config
 from flannel_core.store import (
     Alive,
     Capability,
@@ -38,10 +40,10 @@ from flannel_core.store import (
 from .annotations import DEFAULT_PREFIX, to_say
 from .api import ApiServer
 from .assignment import assigned
-from .client import Client, Closed
+from .client import Begun, Client, Closed
 from .credentials import Access
 from .lease_view import LeaseView
-from .node_stream import AnyNode, Entries, Listed, Listing, Quiet, Step, Trouble
+from .node_stream import AnyNode, Entries, Listed, Listing, Quiet, Trouble
 from .nodes import BadPodCidrs, Dialect, Node, pod_cidrs
 from .own_node import OwnNode
 
@@ -102,6 +104,9 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
         self._own_turn = asyncio.Lock()
         """``announce`` and ``keep`` run side by side: what one has written, the other must not take for another's."""
         self._only_own = False
+        """With the backend alloc, which reaches no peers, our own node is all that is asked for, as Go flannel does."""
+        self._ahead: Begun[Lease | Malformed] | None = None
+        self._began = False
         self._said = StateLog(log)
         self._clearing: asyncio.Task[None] | None = None
 
@@ -128,6 +133,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
             while True:
                 text = await threads.call(file.read)
                 if text != last:
+                    self._only_own = _backend_type(text) == "alloc"
                     yield text
                     last = text
                 await self._client.pause(CONFIG_SECONDS)
@@ -135,7 +141,11 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
     # --- our own node ----------------------------------------------------------------------------------------------
 
     async def public_addresses(self) -> PublicAddresses:
-        """The annotations ``node-public-ip`` and ``node-public-ipv6``."""
+        """The annotations ``node-public-ip`` and ``node-public-ipv6``. It is the first that a start asks for, so it has
+        the server put together its list meanwhile."""
+        await self._own.name()
+        if not self._began:
+            self._ahead = self._begin()
         node = await self._own.read()
         if node is None:
             return PublicAddresses()
@@ -148,7 +158,6 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def acquire(self, request: Request) -> Lease:
         """Raises SubnetNotAssigned until the node has podCIDRs inside the configuration's networks."""
-        self._only_own = request.config.backend_type == "alloc"
         dry_run = request.dry_run or self.context.dry_run
         async with self._own_turn:
             node = await self._own.read()
@@ -190,7 +199,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
         name = await self._own.name()
         since = str((self._held or lease).revision)
         found: AnyNode | None = None
-        async with aclosing(self._client.steps(lambda node: node, only=name, since=since)) as steps:
+        async with aclosing(self._client.follow(self._client.begin(_as_it_is, only=name, since=since))) as steps:
             async for step in steps:
                 match step:
                     case Listing():
@@ -295,7 +304,8 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
     async def leases(self) -> AsyncIterator[Snapshot | Change | Alive]:
         """Alive comes as often as something is heard, a bookmark each minute at least."""
         view = LeaseView(lambda: self._held)
-        async with aclosing(self._all_nodes()) as steps:
+        begun, self._ahead = self._ahead or self._begin(), None
+        async with aclosing(self._client.follow(begun)) as steps:
             async for step in steps:
                 match step:
                     case Listing():
@@ -316,7 +326,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def list(self) -> Snapshot:
         view = LeaseView(lambda: self._held)
-        async with aclosing(self._all_nodes()) as steps:
+        async with aclosing(self._client.follow(self._begin())) as steps:
             async for step in steps:
                 match step:
                     case Entries(entries):
@@ -328,9 +338,21 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
                         raise StoreUnavailable(reason)
         raise Closed
 
-    def _all_nodes(self) -> AsyncGenerator[Step[Lease | Malformed], None]:
-        """With the backend alloc, which reaches no peers, our own only, as Go flannel."""
-        return self._client.steps(self._dialect.entry, only=self._own.known_name if self._only_own else None)
+    def _begin(self) -> Begun[Lease | Malformed]:
+        self._began = True
+        return self._client.begin(self._dialect.entry, only=self._own.known_name if self._only_own else None)
+
+
+def _as_it_is(node: AnyNode) -> AnyNode:
+    return node
+
+
+def _backend_type(text: ConfigText) -> str:
+    """Empty where it cannot be told: the configuration is judged elsewhere."""
+    try:
+        return parse_config(text.text or b"", text.source, ranges=False).backend_type
+    except FlannelError:
+        return ""
 
 
 def _reachable(subnets: tuple[IPNetwork, ...], wish: Wish) -> tuple[IPNetwork, ...]:

@@ -119,16 +119,23 @@ class NodeStream(Generic[V]):
         self._position = since
         self._from_cache = True
         self._pause = 0.0
+        self._followed = threading.Event()
         self._stopping = threading.Event()
         self._response: BaseHTTPResponse | None = None
         self._lock = threading.Lock()
 
     def start(self) -> None:
+        """List. What changes is heard after ``go_on``: nothing piles up before somebody takes it."""
         threads.start(self._run, "flannel-nodes")
+
+    def go_on(self) -> None:
+        """And watch."""
+        self._followed.set()
 
     def stop(self) -> None:
         """Nothing is delivered any more; a read that is under way ends."""
         self._stopping.set()
+        self._followed.set()
         with self._lock:
             if self._response is not None:
                 with suppress(ValueError, RuntimeError, OSError):  # read to its end just now
@@ -140,6 +147,7 @@ class NodeStream(Generic[V]):
                 try:
                     if not self._position:
                         self._list()
+                    self._followed.wait()
                     self._watch()
                 except _Gone:
                     self._position, self._from_cache = "", False
@@ -154,7 +162,8 @@ class NodeStream(Generic[V]):
             pass
 
     def _back_off(self, at_least: float = 0.0) -> None:
-        """``at_least``: what the server asked for."""
+        """``at_least``: what the server asked for. Nobody needs a second try before somebody listens."""
+        self._followed.wait()
         self._pause = min(max(2 * self._pause, FIRST_PAUSE_SECONDS), LONGEST_PAUSE_SECONDS)
         self._wait(at_least + self._pause * random.uniform(0.5, 1))
 
