@@ -127,7 +127,7 @@ class Membership:
         objects = self._local_objects(backend, self.node)
         (self._record if dry_run else self._claim)(self.node, backend, objects)
         reconciler.want(LOCAL, objects, LOCAL)
-        self._want_settings()
+        self._want_settings(self.node)
         if not dry_run:
             await reconciler.settle()
         self._say_what_is_lacking()
@@ -210,6 +210,7 @@ class Membership:
         objects = self._local_objects(backend, node)
         self._claim(node, backend, objects)
         self.reconciler.want(LOCAL, objects, LOCAL)
+        self._want_settings(node)  # now already: what is wanted before the first pass is read before it is written
         await self.reconciler.settle()
         links = {item.name for item in objects if isinstance(item, Link)}
         failed = {f.object.name: f.reason for f in self.reconciler.state(LOCAL).failures if isinstance(f.object, Link)}
@@ -249,12 +250,10 @@ class Membership:
         assert self.node.lease is not None
         self.reconciler.want(RULES, await self.rules.wanted(self.node.config, self.node.lease), RULES)
 
-    def _want_settings(self) -> None:
+    def _want_settings(self, node: Node) -> None:
         """For this host and its peers as they are now."""
         assert self.reconciler is not None
-        assert self.node is not None
-        config, host = self.node.config, self.node.host
-        wanted = self._settings.wanted(config, host, self._sent_to(), self.rules.services)
+        wanted = self._settings.wanted(node.config, node.host, self._sent_to(), self.rules.services)
         self.reconciler.want(SETTINGS, wanted, SETTINGS)
 
     def settings_problems(self) -> list[str]:
@@ -338,7 +337,7 @@ class Membership:
         self.reconciler.want(LOCAL, objects, LOCAL)
         self.peers.plan(node, backend)
         self._subnet_file.put_back(node)
-        self._want_settings()
+        self._want_settings(node)
         await self.want_rules()
         self._say_what_is_lacking()
 
@@ -348,4 +347,4 @@ class Membership:
             self._subnet_file.put_back(self.node)
             self.peers.release_hold()
             if self._settings.are_due:
-                self._want_settings()
+                self._want_settings(self.node)
