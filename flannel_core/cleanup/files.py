@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from .. import journal, remembered_lease
+from .. import journal, remembered_lease, snapshot_file
 from ..lock import LOCK_FILE
 from ..plugins import PluginBroken, load_backend, names
 
@@ -17,7 +17,7 @@ RECORD = "owned.json"
 def state_files(subnet_file: Path, *, is_recorded: bool) -> list[Path]:
     """Those that exist, in the order in which they are to be removed: the record and the lock last. ``subnet_file`` is
     ours only if there was a record; else a Go flannel may have written it."""
-    ours = [remembered_lease.FILE_NAME, journal.NAME, journal.OLDER, SOCKET, *_of_backends()]
+    ours = [remembered_lease.FILE_NAME, snapshot_file.FILE_NAME, journal.NAME, journal.OLDER, SOCKET, *_of_backends()]
     last = [*([subnet_file.name] if is_recorded else []), RECORD, LOCK_FILE]
     directory = subnet_file.parent
     found = [directory / name for name in ours]
