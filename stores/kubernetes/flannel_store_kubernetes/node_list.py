@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from flannel_core.lease import Malformed
+from flannel_core.printable import printable
 
 from .nodes import Dialect, Node
 
@@ -71,8 +72,9 @@ class NodeListReader:
             text = b"{" + _OPENING + text
         tail = _TAIL.decode(text)
         head = self._head or tail
-        if head.kind != "NodeList":
-            raise ValueError(f"it is of kind '{head.kind}'")
+        kind = head.kind or tail.kind
+        if kind != "NodeList":
+            raise ValueError(f"it is of kind '{printable(kind)}'")
         metadata = head.metadata or tail.metadata or ListMeta()
         return () if bytes(tail.items) == b"null" else self._dialect.nodes(bytes(tail.items)), metadata
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -73,3 +74,15 @@ def opened(make_store: MakeStore) -> Callable[..., Any]:
             await store.close()
 
     return enter
+
+
+async def until_true(true: Callable[[], object], seconds: float = 5.0) -> None:
+    """Wait until ``true()``."""
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110 - what is waited for happens in a server
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+def until() -> Callable[..., Any]:
+    return until_true
