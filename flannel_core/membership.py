@@ -115,6 +115,8 @@ class Membership:
             previous: Lease | None = self.own.known(backend)
         else:
             previous = await self.own.previous(backend, host)
+            if previous is not None and not dry_run and not self.own.remembers(previous):
+                await self.own.rivals.refuse_if_kept(previous, backend, host)
         host = host.keeping(previous)
         self._said.say("host", logging.INFO, sentence(host))
         reconciler = await self._open_reconciler(backend)

@@ -15,12 +15,14 @@ import msgspec
 
 from . import remembered_lease, subnet_env
 from .backend import Announcement, Backend
+from .claim import addresses
 from .errors import FlannelError
 from .host import Host
 from .klog import StateLog
 from .lease import FAMILIES, Endpoint, Lease
 from .netconf import NetworkConfig
 from .remembered_lease import RememberedLease
+from .rivals import Rivals
 from .store import LeaseLost, Lost, OutOfSubnets, Request, StoreUnavailable, SubnetStore, Wish
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,7 @@ class OwnLease:
         self.lease: Lease | None = None
         self.renewed: float | None = None
         """Unix time at which it was acquired or announced last by this agent."""
+        self.rivals = Rivals(store)
         self.cluster = ""
         """Which store it is, by the id in the store's own lists; survives a restart."""
         self._store = store
@@ -80,6 +83,13 @@ class OwnLease:
         """What this host held before, with the data that fits ``backend``. Raises StoreUnavailable."""
         lease = await self._store.previous(self.wish(backend, host))
         return None if lease is None else _decoded(lease, backend)
+
+    def remembers(self, lease: Lease) -> bool:
+        """Whether what lies in the state directory says that it is ours: lease.json, or subnet.env, perhaps Go's."""
+        remembered = self._remembered
+        if remembered is not None and (lease.key, lease.created) == (remembered.key, remembered.created):
+            return True
+        return not set(lease.subnets).isdisjoint(self._previous_subnets)
 
     def known(self, backend: Backend[Any, Any]) -> Lease:
         """The lease as it was published last, with the data that fits ``backend``."""
@@ -129,7 +139,11 @@ class OwnLease:
             log.info("Lease renewed, new expiration: %s", _when(lease.expires))
             self._say_when(margin_seconds)
 
-        self._store.on_renewal = renewed
+        def contested() -> None:
+            self.rivals.note()
+            log.warning("Another host asked for our lease: it is reached at %s, too", addresses(self.held))
+
+        self._store.on_renewal, self._store.on_contest = renewed, contested
         return await self._store.keep(self.held, margin_seconds)
 
     def _say_when(self, margin_seconds: float) -> None:

@@ -12,6 +12,7 @@ import msgspec
 
 from . import __version__
 from .admission import Admission
+from .claim import addresses
 from .journal import Journal
 from .lease import Lease
 from .peers import Peers
@@ -36,6 +37,8 @@ from .status import (
 if TYPE_CHECKING:
     from .agent import Agent
 
+CONTEST_SECONDS = 300.0
+"""How long it is told that another host has asked for our lease."""
 REPAIRS_NAMED = 10
 """Objects that the status names: those repaired most often."""
 
@@ -120,6 +123,7 @@ def _problems(agent: Agent) -> list[str]:
     if agent.config.pending is not None:
         problems.append(agent.config.pending)
     problems += agent.member.lacking()
+    problems += _contest(agent)
     if agent.journal.trouble is not None:
         problems.append(agent.journal.trouble)
     if agent.member.peers is not None and agent.member.peers.hold is not None:
@@ -135,6 +139,18 @@ def _problems(agent: Agent) -> list[str]:
             problems += [f"peer {key}: {reason}" for reason in reasons]
         problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.member.peers.admission.refused.values()]
     return problems
+
+
+def _contest(agent: Agent) -> list[str]:
+    own = agent.member.own
+    asked = own.rivals.asked_for_ours
+    if asked is None or time.time() > asked + CONTEST_SECONDS:
+        return []
+    when = datetime.datetime.fromtimestamp(asked).astimezone()
+    return [
+        f"another host is reached at {addresses(own.held)}, too, and asked for our lease at {when:%H:%M:%S}; it was "
+        "refused, its own log and status name it: give it an address of its own"
+    ]
 
 
 def _as_of(agent: Agent) -> str:

@@ -145,6 +145,8 @@ class SubnetStore(ABC, Generic[OptionsT]):
         store that a remembered lease belongs to from another."""
         self.on_renewal: Callable[[Lease], None] = lambda lease: None
         """Set by the agent; ``keep`` calls it with the lease as it is after each renewal."""
+        self.on_contest: Callable[[], None] = lambda: None
+        """Set by the agent; ``keep`` calls it when another host has asked for our lease (see ``contest``)."""
         self.unavailable: str | None = None
         """Why the store does not answer just now; None while it does. Shown in the status."""
 
@@ -180,7 +182,14 @@ class SubnetStore(ABC, Generic[OptionsT]):
 
     @abstractmethod
     async def keep(self, lease: Lease, margin_seconds: float) -> Lost:
-        """Renew ``lease`` ``margin_seconds`` before it expires, for ever; return only when it is gone or another's."""
+        """Renew ``lease`` ``margin_seconds`` before it expires, and when another host asks for it (``contest``), for
+        ever; return only when it is gone or another's."""
+
+    async def contest(self, lease: Lease, seconds: float) -> bool:
+        """Whether another host keeps ``lease``: it is written once more as it stands, which every ``keep`` answers by a
+        renewal, and that is waited for. Asked before a lease is taken that only its public address makes ours. The
+        default: no, for stores that give subnets by something else than an address."""
+        return False
 
     @abstractmethod
     def leases(self) -> AsyncIterator[Snapshot | Change | Alive]:

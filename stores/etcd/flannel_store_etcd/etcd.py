@@ -212,13 +212,57 @@ class EtcdStore(SubnetStore[EtcdOptions]):
                         assert record is not None
                         if record.lease != timer.etcd_lease:
                             timer.set(record.lease, await self._expiry(record))
-                        if timer.is_due() or not self._says_what_we_said(self._records.entry(record), lease):
+                        contested = self._was_touched(record, lease)
+                        if (
+                            timer.is_due()
+                            or contested
+                            or not self._says_what_we_said(self._records.entry(record), lease)
+                        ):
                             await self._renew(record, lease)
+                        else:
+                            await self._learn(record, lease)
+                        if contested:
+                            self.on_contest()
                 except Closed:
                     raise
                 except StoreUnavailable:
                     pass  # tried again at the next occasion; ``unavailable`` says why
         raise Closed(f"{self.location}: the store is closed")
+
+    async def contest(self, lease: Lease, seconds: float) -> bool:
+        self._may_write()
+        record = await self._records.find(lease.key)
+        touched = None if record is None else await self._records.touch(record)
+        if touched is None:
+            return False
+        try:
+            async with (
+                asyncio.timeout(seconds),
+                aclosing(self._records.follow(self._keys.lease(lease.key))) as records,
+            ):
+                async for record in records:
+                    if record is None or record.mod_revision > touched:
+                        return record is not None and record.create_revision == lease.created
+        except TimeoutError:
+            pass
+        return False
+
+    def _was_touched(self, record: pb.KeyValue, lease: Lease) -> bool:
+        """Another host has written our record as it stood: a renewal, or an operator, would change its etcd lease."""
+        ours = self._last(lease)
+        return (
+            ours.sent is None
+            and record.mod_revision > ours.written.lease.revision
+            and record.lease == ours.written.etcd_lease
+        )
+
+    async def _learn(self, record: pb.KeyValue, lease: Lease) -> None:
+        """Somebody has changed no more than how long our record lasts: an operator, for a reservation."""
+        ours = self._last(lease)
+        if ours.sent is None and record.mod_revision > ours.written.lease.revision:
+            stands = self._records.entry(record, await self._expiry(record))
+            if isinstance(stands, Lease):
+                self._ours[lease.key] = _Ours(Written(stands, record.lease))
 
     async def _renew(self, record: pb.KeyValue, lease: Lease) -> None:
         """If it was changed meanwhile, the watch tells how."""

@@ -142,6 +142,15 @@ class Records:
             return None
         return written._replace(lease=msgspec.structs.replace(written.lease, created=held.create_revision))
 
+    async def touch(self, record: pb.KeyValue) -> int | None:
+        """Write ``record`` once more as it stands; the revision of that, None if something else stands there by now."""
+        put = pb.PutRequest(key=record.key, value=record.value, lease=record.lease)
+        unchanged = _unchanged(record.key, record.mod_revision)
+        answer = await self._client.call(
+            TXN, pb.TxnRequest(compare=[unchanged], success=[pb.RequestOp(request_put=put)])
+        )
+        return answer.header.revision if answer.succeeded else None
+
     async def delete(self, record: pb.KeyValue) -> bool:
         """False if something else stands there by now."""
         unchanged = _unchanged(record.key, record.mod_revision)

@@ -7,6 +7,7 @@ import json
 from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
+import msgspec
 import pytest
 
 from flannel_core.conformance.store_kit import reservation
@@ -208,3 +209,31 @@ async def test_a_malformed_entry_is_not_reserved_over_but_can_be_released(agent:
             await store.reserve(reservation())
         await store.release(reservation().subnets[0])
         assert (await store.reserve(reservation())).expires is None
+
+
+@pytest.mark.parametrize("reserved", [False, True], ids=["a lease", "a reservation"])
+async def test_who_keeps_a_lease_answers_who_asks_for_it_and_nobody_else_does(
+    agent: Any, raw: Any, prefix: str, reserved: bool
+) -> None:
+    async with agent() as one, agent() as two:
+        lease = await one.acquire(Request(IPV4, host(1)))
+        if reserved:
+            lease = await one.reserve(lease)
+            lease = await one.acquire(Request(IPV4, host(1)))
+        (before,) = raw.kvs(f"{prefix}/subnets/".encode())
+        assert not await two.contest(lease, 0.5)
+        (touched,) = raw.kvs(f"{prefix}/subnets/".encode())
+        assert {**before, "mod_revision": "", "version": ""} == {**touched, "mod_revision": "", "version": ""}
+        asked: list[str] = []
+        one.on_contest = lambda: asked.append("asked")
+        keeping = asyncio.create_task(one.keep(lease, 60))
+        assert await two.contest(lease, 5)
+        assert asked == ["asked"]
+        (answered,) = raw.kvs(f"{prefix}/subnets/".encode())
+        assert answered["value"] == before["value"]
+        assert ("lease" in answered) is not reserved
+        await two.reserve(lease)
+        assert await two.contest(lease, 5)
+        assert not keeping.done()
+        keeping.cancel()
+        assert not await two.contest(msgspec.structs.replace(lease, key="10.5.99.0-24"), 0.1)

@@ -206,11 +206,13 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         while True:
             changed = self._engine.changed
             try:
-                row = await self._engine.read(partial(self._own, lease))
-                if not isinstance(row, Lost) and _needs_writing(row, margin):
+                row, contested = await self._engine.read(partial(self._look, lease))
+                if not isinstance(row, Lost) and (contested or _needs_writing(row, margin)):
                     row = await self._engine.write(partial(self._renew, lease))
                     if not isinstance(row, Lost) and isinstance(row.entry, Lease):
                         self.on_renewal(row.entry)
+                if contested:
+                    self.on_contest()
             except Closed:
                 raise
             except UNUSABLE:
@@ -228,8 +230,41 @@ class SqliteStore(SubnetStore[SqliteOptions]):
         row = self._own(lease, connection)
         if isinstance(row, Lost):
             return row
-        rows.put(connection, msgspec.structs.replace(self._last(lease), expires=row.expires and self._expiry()))
+        told = msgspec.structs.replace(self._last(lease), expires=row.expires and self._expiry())
+        self._remember(rows.put(connection, told))
         return self._own(lease, connection)
+
+    def _look(self, lease: Lease, connection: sqlite3.Connection | None) -> tuple[rows.Row | Lost, bool]:
+        """The row of ``lease``, and whether another host has written it as it stood: a renewal, or an operator, would
+        change when it expires."""
+        row, last = self._own(lease, connection), self._last(lease)
+        if isinstance(row, Lost) or row.revision <= last.revision or not isinstance(row.entry, Lease):
+            return row, False
+        if row.expires != last.expires:
+            self._remember(row.entry)
+            return row, False
+        return row, True
+
+    async def contest(self, lease: Lease, seconds: float) -> bool:
+        touched = await self._engine.write(partial(self._touch, lease))
+        give_up = time.monotonic() + seconds
+        while touched is not None and (left := give_up - time.monotonic()) > 0:
+            changed = self._engine.changed
+            row = await self._engine.read(partial(rows.find, key=touched.key))
+            if row is None or row.created != touched.created:
+                return False
+            if row.revision > touched.revision:
+                return True
+            await self._engine.wait(changed, left)
+        return False
+
+    def _touch(self, lease: Lease, connection: sqlite3.Connection) -> rows.Row | None:
+        """The row of ``lease``, written once more; None if it is gone."""
+        row = rows.find(connection, lease.key.encode())
+        if row is None or row.created != lease.created or not isinstance(row.entry, Lease):
+            return None
+        rows.put(connection, row.entry)
+        return rows.find(connection, row.key)
 
     def _own(self, lease: Lease, connection: sqlite3.Connection | None) -> rows.Row | Lost:
         """The row of ``lease`` as long as it is ours: of the same creation, and saying what we wrote, or nothing that

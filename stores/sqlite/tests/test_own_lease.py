@@ -147,6 +147,29 @@ def test_a_lease_is_kept_while_its_own_host_asks_again_with_something_new_to_say
     asyncio.run(body())
 
 
+def test_who_keeps_a_lease_answers_who_asks_for_it_and_nobody_else_does(opened: Any, eventually: Any) -> None:
+    async def body() -> None:
+        async with opened() as one, opened() as two:
+            lease = await one.acquire(Request(IPV4, host(1)))
+            assert not await two.contest(lease, 0.3)
+            (stands,) = (await two.list()).leases
+            assert stands == msgspec.structs.replace(lease, revision=stands.revision)
+            asked: list[str] = []
+            one.on_contest = lambda: asked.append("asked")
+            keeping = asyncio.create_task(one.keep(lease, 3600))
+            assert await two.contest(lease, 5)
+            await two.reserve(lease)
+            await eventually(lambda: one._held[lease.key].expires is None)
+            assert await two.contest(lease, 5)
+            assert asked == ["asked"] * 2
+            assert [entry.expires for entry in (await two.list()).leases] == [None]
+            assert not keeping.done()
+            keeping.cancel()
+            assert not await two.contest(msgspec.structs.replace(lease, created=1), 0.1)
+
+    asyncio.run(body())
+
+
 def test_a_lease_is_not_renamed(opened: Any, sqlite: Any) -> None:
     async def body() -> None:
         async with opened() as store:
