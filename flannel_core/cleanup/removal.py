@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from contextlib import nullcontext
-from ipaddress import ip_interface, ip_network
+from ipaddress import ip_network
 from pathlib import Path
 
 import msgspec
@@ -16,8 +16,12 @@ from ..firewall.nftables import NftablesTarget
 from ..journal import Journal
 from ..left_behind import targets_left_behind
 from ..lock import AgentLock, Flanneld, flannelds, user_of
+from ..netlink import addresses, links
+from ..netlink.devices import link_names
 from ..netlink.kernel import KernelTarget
-from ..objects import Address, Object
+from ..netlink.reader import dump
+from ..netlink.socket import NetlinkSocket
+from ..objects import Object
 from ..ownership import Owned, OwnedFile
 from ..reconciler.engine import Reconciler
 from ..target import Scope, Target
@@ -38,11 +42,12 @@ class Kept(msgspec.Struct, frozen=True):
 
 class Cleanup(msgspec.Struct, frozen=True, kw_only=True):
     """What was done; with ``dry_run`` what would be. ``removed`` are objects in the words of ``ip``, ``files`` paths.
-    ``look_alikes`` are not touched."""
+    ``subnets`` were this host's: their lease stays in the store. ``look_alikes`` are not touched."""
 
     dry_run: bool
     removed: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    subnets: tuple[str, ...] = ()
     kept: tuple[Kept, ...] = ()
     look_alikes: tuple[LookAlike, ...] = ()
 
@@ -69,11 +74,12 @@ async def clean_up(subnet_file: Path, *, dry_run: bool) -> Cleanup:
             left_behind, lost = targets_left_behind(was_ours, {"kernel", iptables.name, nftables.name}, directory)
             removal.kept += [Kept("objects on record", reason) for reason in lost]
             for target in (*left_behind, iptables, nftables, KernelTarget()):
-                await removal.empty(target, theirs)
+                await removal.empty(target)
         else:
             for target in (iptables, nftables):
                 await target.read(Scope())
         files = state_files(subnet_file, is_recorded=is_recorded)
+        env, _ = subnet_env.read(subnet_file)
         if removal.kept:
             files = [path for path in files if path not in (record.path, subnet_file)]
         if not dry_run:
@@ -82,6 +88,7 @@ async def clean_up(subnet_file: Path, *, dry_run: bool) -> Cleanup:
             dry_run=dry_run,
             removed=tuple(item.describe() for item in removal.removed),
             files=tuple(map(str, files)),
+            subnets=tuple(map(str, env.subnets)) if env and subnet_file in files else (),
             kept=tuple(removal.kept),
             look_alikes=tuple(
                 look_alikes(subnet_file, was_ours, theirs, removal.removed, iptables, nftables, is_recorded=is_recorded)
@@ -98,16 +105,12 @@ class _Removal:
         self._record = record
         self._dry_run = dry_run
 
-    async def empty(self, target: Target, theirs: Owned) -> None:
-        """Remove what is ours at ``target``. A device that carries an address of ``theirs`` has changed hands."""
+    async def empty(self, target: Target) -> None:
+        """Remove what is ours at ``target``."""
         try:
             await target.open()
             try:
                 doomed = await self._doomed(target)
-                if taken := {item.device for item in doomed if isinstance(item, Address) and _lies_in(item, theirs)}:
-                    owned = self._record.owned
-                    self._record.owned = msgspec.structs.replace(owned, devices=owned.devices - taken)
-                    doomed = await self._doomed(target)
                 left = [] if self._dry_run else await self._remove(target)
             finally:
                 await target.close()
@@ -150,18 +153,21 @@ def _others(subnet_file: Path) -> list[Flanneld]:
 
 def _how_to_stop(pid: int) -> str:
     try:
-        cgroup = Path(f"/proc/{pid}/cgroup").read_text()
+        return stop_command(Path(f"/proc/{pid}/cgroup").read_text(), pid)
     except OSError:
-        cgroup = ""
-    names = [name for line in cgroup.splitlines() for name in line.split("/")[1:]]
-    if any(name.startswith("kubepods") for name in names):
+        return stop_command("", pid)
+
+
+def stop_command(cgroup: str, pid: int) -> str:
+    """How to stop process ``pid``, by what its /proc/PID/cgroup says of who started it."""
+    if "/kubepods" in cgroup:
         return "Kubernetes runs it; take flannel's DaemonSet off this node"
-    unit = next((name for name in reversed(names) if name.endswith(".service") and name != "user@.service"), None)
-    return f"`systemctl stop {unit}`" if unit else f"`kill {pid}`"
+    units = {line.rpartition("/")[2] for line in cgroup.splitlines() if line.endswith(".service")}
+    return f"`systemctl stop {units.pop()}`" if units else f"`kill {pid}`"
 
 
 def _owned_by(others: Sequence[Flanneld]) -> Owned:
-    """All that ``others`` have on record, or, if it is Go's, say in subnet.env."""
+    """What ``others`` have on record, their networks as subnet.env says, and every device with an address of these."""
     devices: set[str] = set()
     networks: set[str] = set()
     for other in others:
@@ -171,7 +177,15 @@ def _owned_by(others: Sequence[Flanneld]) -> Owned:
             owned = OwnedFile(other.subnet_file.parent / RECORD, dry_run=True).owned
             devices |= owned.devices
             networks |= owned.networks
-    return Owned(frozenset(devices), frozenset(networks))
+    return Owned(frozenset(devices | _devices_in(networks)), frozenset(networks))
+
+
+def _devices_in(networks: Collection[str]) -> set[str]:
+    prefixes = [ip_network(network) for network in networks]
+    with NetlinkSocket() as kernel:
+        names = link_names(kernel.dump(links.dump()))
+        rows = map(addresses.decode, dump(kernel, addresses.dump()))
+        return {names[row.index] for row in rows if any(row.address in prefix for prefix in prefixes)}
 
 
 def _without(ours: Owned, theirs: Owned) -> Owned:
@@ -185,7 +199,3 @@ def _without(ours: Owned, theirs: Owned) -> Owned:
 def _overlaps(network: str, others: Collection[str]) -> bool:
     one = ip_network(network)
     return any(one.version == other.version and one.overlaps(other) for other in map(ip_network, others))
-
-
-def _lies_in(address: Address, theirs: Owned) -> bool:
-    return any(ip_interface(address.address).ip in network for network in map(ip_network, theirs.networks))

@@ -19,7 +19,7 @@ def cleanup(*, dry_run: bool = False, json: bool = False, subnet_file: SubnetFil
 
     Refuses while the agent runs. What another agent at work on this host has on record stays, and so does all that only
     looks like flannel's (a Go flannel's devices and chains, the CNI plugin's bridge): that is listed with the commands
-    that remove it. The lease stays as well, `flannelctl lease release` gives it back.
+    that remove it. Sysctls stay as they are, and so does the lease: `flannelctl lease release` gives it back.
 
     Exit code 0 if nothing of ours is left, 1 if an agent runs or something could not be removed, which then stays on
     record for the next time. Needs root.
@@ -54,6 +54,9 @@ def _show(done: Cleanup) -> None:
         say(f"{verb} {clean(file)}")
     if not done.removed and not done.files and not done.kept:
         say("Nothing here is ours.")
+    if done.subnets:
+        subnet = clean(done.subnets[0])
+        say(f"The lease of {subnet} stays until it expires; `flannelctl lease release {subnet}` gives it back.")
     if not done.look_alikes:
         return
     say()

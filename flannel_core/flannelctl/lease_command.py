@@ -27,6 +27,9 @@ from .config_command import Words
 from .open_store import open_store
 from .output import clean, duration, say, show_json, show_table
 
+LIST_SECONDS = 120.0
+"""How long a list may take. etcd has to be asked about the time to live of each lease."""
+
 T = TypeVar("T")
 ByFamily = dict[Family, T]
 
@@ -157,7 +160,7 @@ def _all(subnets: tuple[IPNetwork, ...]) -> str:
 
 
 async def _list(parsed: Parsed[StoreChoice]) -> Snapshot:
-    async with open_store(parsed) as store:
+    async with open_store(parsed, LIST_SECONDS) as store:
         return await store.list()
 
 
@@ -193,7 +196,7 @@ def _expiry(expires: float | None, now: float, *, reserved: bool) -> str:
 
 
 async def _release(parsed: Parsed[StoreChoice], subnet: IPNetwork, *, yes: bool, force: bool) -> int:
-    async with open_store(parsed) as store:
+    async with open_store(parsed, LIST_SECONDS) as store:
         entry = _holder(await store.list(), subnet, store.location)
         if isinstance(entry, Lease) and not force:
             _refuse_own(parsed, store, entry)
@@ -259,7 +262,7 @@ def _confirmed(question: str) -> bool:
 
 async def _reserve(parsed: Parsed[StoreChoice], subnets: ByFamily[IPNetwork], hosts: ByFamily[IPAddress]) -> Lease:
     wanted = tuple(subnets[family] for family in FAMILIES if family in subnets)
-    async with open_store(parsed) as store:
+    async with open_store(parsed, LIST_SECONDS) as store:
         key = key_of(wanted)
         holder = next((lease for lease in (await store.list()).leases if lease.key == key), None)
         if not hosts:

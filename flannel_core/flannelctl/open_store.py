@@ -16,19 +16,20 @@ STORE_SECONDS = 10.0
 
 
 @asynccontextmanager
-async def open_store(parsed: Parsed[StoreChoice]) -> AsyncIterator[SubnetStore[Any]]:
-    """The store, open. What it cannot answer becomes a FlannelError."""
+async def open_store(parsed: Parsed[StoreChoice], seconds: float | None = None) -> AsyncIterator[SubnetStore[Any]]:
+    """The store, open for STORE_SECONDS or so many ``seconds``. What it cannot answer becomes a FlannelError."""
+    seconds = STORE_SECONDS if seconds is None else seconds
     context = StoreContext(state_directory=parsed.options.subnet_file.parent)
     store = parsed.store_class(parsed.store_options, context)
     try:
-        async with asyncio.timeout(STORE_SECONDS):
+        async with asyncio.timeout(seconds):
             await store.open()
             yield store
     except StoreUnavailable as error:
         raise FlannelError(f"the store {parsed.store_name} does not answer: {error}") from None
     except TimeoutError:
         raise FlannelError(
-            f"the store {parsed.store_name} does not answer within {STORE_SECONDS:.0f} s"
+            f"the store {parsed.store_name} does not answer within {seconds:.0f} s"
             + (f": {store.unavailable}" if store.unavailable else "")
         ) from None
     finally:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from flannel_core.cleanup.removal import stop_command
 from flannel_core.lab import Host, Lab
 
 Cleanup = Callable[..., Any]
@@ -99,6 +101,27 @@ def test_an_agent_that_runs_is_named_with_how_to_stop_it(lab: Lab, cleanup: Clea
     assert cleanup(a).exit_code == 0
 
 
+@pytest.mark.parametrize(
+    ("cgroup", "command"),
+    [
+        ("0::/system.slice/flanneld.service\n", "`systemctl stop flanneld.service`"),
+        (
+            "4:cpu:/\n1:name=systemd:/system.slice/flanneld@blue.service\n0::/\n",
+            "`systemctl stop flanneld@blue.service`",
+        ),
+        ("0::/user.slice/user-1000.slice/user@1000.service/app.slice/vte-spawn-1.scope\n", "`kill 7`"),
+        ("0::/system.slice/docker-0123456789ab.scope\n", "`kill 7`"),
+        (
+            "0::/kubepods.slice/kubepods-burstable.slice/cri-1.scope\n",
+            "Kubernetes runs it; take flannel's DaemonSet off this node",
+        ),
+        ("", "`kill 7`"),
+    ],
+)
+def test_how_to_stop_an_agent_follows_from_who_started_it(cgroup: str, command: str) -> None:
+    assert stop_command(cgroup, 7) == command
+
+
 def test_another_networks_agent_on_the_same_host_is_left_alone(lab: Lab, cleanup: Cleanup) -> None:
     a, b = lab.hosts(2, backend="vxlan", started=False)
     c, d = lab.hosts(2, backend="vxlan", network="10.77.0.0/16", options={"VNI": 7}, on=[a, b], started=False)
@@ -119,6 +142,48 @@ def test_another_networks_agent_on_the_same_host_is_left_alone(lab: Lab, cleanup
     assert "10.77.0.0/16" in a.run("iptables-save")
     assert "10.77" not in done.out
     assert "flannel.7" not in done.out
+
+
+def test_a_go_flanneld_of_another_network_on_the_same_host_is_left_alone(
+    lab: Lab, cleanup: Cleanup, tmp_path: Path
+) -> None:
+    """Played by a renamed shell, with what it would leave in the kernel."""
+    (a,) = lab.hosts(1)
+    a.stop()
+    go = a.directory.with_name("go")
+    go.mkdir()
+    (go / "subnet.env").write_text("FLANNEL_NETWORK=10.88.0.0/16\nFLANNEL_SUBNET=10.88.5.1/24\nFLANNEL_MTU=1450\n")
+    masq, forward = '-m comment --comment "flanneld masq"', '-m comment --comment "flanneld forward"'
+    for command in (
+        f"ip link add flannel.8 type vxlan id 8 dev eth0 local {a.machine.ipv4.ip} dstport 8472 nolearning",
+        "ip addr add 10.88.5.0/32 dev flannel.8",
+        "ip link set flannel.8 up",
+        "ip route add 10.88.3.0/24 via 198.51.100.3 dev eth0 proto boot",
+        "iptables -t nat -N FLANNEL-POSTRTG",
+        f"iptables -t nat -A FLANNEL-POSTRTG -s 10.88.0.0/16 ! -d 224.0.0.0/4 {masq} -j MASQUERADE",
+        f"iptables -A FLANNEL-FWD -s 10.88.0.0/16 {forward} -j ACCEPT",
+    ):
+        a.run(command)
+    shell = tmp_path / "flanneld"
+    shutil.copy("/bin/bash", shell)
+    running = subprocess.Popen(
+        ["ip", "netns", "exec", a.namespace, shell, "-c", "read _", "go", f"-subnet-file={go}/subnet.env"],
+        stdin=subprocess.PIPE,
+    )
+    try:
+        lab.eventually(lambda: Path(f"/proc/{running.pid}/comm").read_text() == "flanneld\n")
+        done = cleanup(a)
+        a.directory = go
+        refused = cleanup(a)
+    finally:
+        running.communicate(b"\n")
+    assert done.exit_code == 0
+    assert "10.88" not in done.out
+    assert "flannel.8" not in done.out
+    assert "flannel.1:" not in a.run("ip link")
+    assert a.run("iptables-save").count("10.88.0.0/16") == 2
+    assert "10.5." not in a.run("iptables-save")
+    assert f"a Go flanneld (pid {running.pid}: " in refused.err
 
 
 def test_what_another_agent_has_taken_over_is_that_ones(lab: Lab, cleanup: Cleanup) -> None:
