@@ -164,7 +164,9 @@ class ApiServer:
         if response.status == 401:
             with self._lock:
                 self._pool = None
-        words = refused(call.verb, call.resource, response.status, status, text, self._access.credentials)
+        words = refused(
+            call.verb, call.resource, response.status, status, text, self._access.shown(self._configuration)
+        )
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else 0.0
         if status is not None and status.details is not None:

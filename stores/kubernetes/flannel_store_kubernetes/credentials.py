@@ -7,6 +7,7 @@ exec plugin is asked again when its token runs out.
 from __future__ import annotations
 
 import os
+import ssl
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -38,17 +39,22 @@ class Access(msgspec.Struct, frozen=True):
     def place(self) -> str:
         """Which API server is meant, known without reading anything; without secrets."""
         if self.api_url:
-            return urlsplit(self.api_url)._replace(query="", fragment="").geturl().rpartition("@")[2]
+            scheme, slashes, rest = self.api_url.rpartition("://")
+            return printable(f"{scheme}{slashes}{rest.rpartition('@')[2]}", 200)
         return self.kubeconfig or f"https://{self.environ.get(_HOST, '')}:{self.environ.get(_PORT, '')}"
 
-    @property
-    def credentials(self) -> str:
-        """What is shown to the API server, in words, and how to renew it."""
-        if self.kubeconfig:
-            return f"the credentials in {self.kubeconfig}; see `kubectl --kubeconfig {self.kubeconfig} auth whoami`"
-        if self.api_url:
-            return "none are given with --kube-api-url alone; name a kubeconfig with --kubeconfig-file"
-        return f"the service account's token, {self.service_account / 'token'}; is the account still there?"
+    def shown(self, configuration: Any) -> str:
+        """What is shown to the API server, in words, and how to see whether it is still good."""
+        if not self.kubeconfig:
+            if self.api_url:
+                return "nothing, for --kube-api-url brings no credentials; name a kubeconfig with --kubeconfig-file"
+            return f"the service account's token, {self.service_account / 'token'}; is the account still there?"
+        if configuration.api_key:
+            return f"the token or password in {self.kubeconfig}; get a new one"
+        if configuration.cert_file:
+            look = f"openssl x509 -noout -enddate -in {configuration.cert_file}"
+            return f"the client certificate in {self.kubeconfig}; has it expired? (`{look}`)"
+        return f"nothing, for {self.kubeconfig} has no token, no client certificate and no exec plugin that works"
 
     def configuration(self) -> Any:
         """A ``kubernetes.client.Configuration``. Blocks, runs an exec plugin. Raises StoreError with the cure."""
@@ -59,6 +65,7 @@ class Access(msgspec.Struct, frozen=True):
             self._read_kubeconfig(configuration)
         elif not self.api_url:
             self._read_service_account(configuration)
+        self._check_files(configuration)
         if self.api_url:
             configuration.host = self._checked_url(configuration)
         return configuration
@@ -99,6 +106,24 @@ class Access(msgspec.Struct, frozen=True):
                 f"{printable(_first_line(error), 200)}; it needs the files token and ca.crt there (is "
                 f"automountServiceAccountToken false?)"
             ) from None
+
+    def _check_files(self, configuration: Any) -> None:
+        """A certificate that is none would otherwise show at the first connection, without its name."""
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        for what, file in (("authority", configuration.ssl_ca_cert), ("client certificate", configuration.cert_file)):
+            if not file:
+                continue
+            try:
+                if what == "authority":
+                    context.load_verify_locations(file)
+                else:
+                    context.load_cert_chain(file, configuration.key_file)
+            except (OSError, TypeError) as error:  # ssl.SSLError is the former; no key at all the latter
+                reason = getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+                raise StoreError(
+                    f"{self.place}: its {what} cannot be used: {file}, {printable(reason.lower(), 120)}; it has to be "
+                    f"PEM, and a client's needs its key"
+                ) from None
 
     def _checked_url(self, configuration: Any) -> str:
         url = self.api_url

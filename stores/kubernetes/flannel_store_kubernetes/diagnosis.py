@@ -30,6 +30,10 @@ _NO_SERVER = (
 )
 
 
+ANONYMOUS = "system:anonymous"
+"""As whom a server knows one who shows nothing."""
+
+
 class Details(msgspec.Struct, frozen=True, rename="camel"):
     """Of a Status."""
 
@@ -61,6 +65,10 @@ def unreachable(error: Exception) -> str:
                 return f"does not accept this host's certificate ({alert}); renew client-certificate in the kubeconfig"
             case ssl.SSLError() if cause.reason in ("WRONG_VERSION_NUMBER", "RECORD_LAYER_FAILURE", "HTTP_REQUEST"):
                 return "does not speak TLS; write http:// in --kube-api-url or the kubeconfig"
+            case ssl.SSLEOFError():
+                return (
+                    "ends the connection in TLS; if it speaks none, write http:// in --kube-api-url or the kubeconfig"
+                )
             case ssl.SSLError():
                 return f"TLS fails: {printable(cause.reason or str(cause), 160)}"
             case socket.gaierror():
@@ -84,10 +92,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
     return reversed(seen)
 
 
-def refused(
-    verb: str, resource: str, status: int, status_object: ApiStatus | None, text: bytes, credentials: str
-) -> str:
-    """What an answer that is no success means. ``credentials`` says in words what was shown to the server."""
+def refused(verb: str, resource: str, status: int, status_object: ApiStatus | None, text: bytes, shown: str) -> str:
+    """What an answer that is no success means. ``shown`` says in words what was shown to the server."""
     if status_object is None:
         if b"HTTP request to an HTTPS server" in text:
             return "speaks TLS; write https:// in --kube-api-url or the kubeconfig"
@@ -95,7 +101,9 @@ def refused(
     said = printable(" ".join(status_object.message.split()), 240) or status_object.reason
     match status:
         case 401:
-            return f"does not accept who we are ({said}), by {credentials}"
+            return f"does not accept who we are ({said}); it was shown {shown}"
+        case 403 if ANONYMOUS in said:
+            return f"forbids strangers to {verb} {resource} ({said}); it was shown {shown}"
         case 403:
             return (
                 f"forbids to {verb} {resource} ({said}); allow it in the agent's ClusterRole: "
