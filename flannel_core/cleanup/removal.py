@@ -57,7 +57,7 @@ async def clean_up(subnet_file: Path, *, dry_run: bool) -> Cleanup:
     another agent that runs here by now is that one's.
 
     Raises FlannelError while an agent of ``subnet_file`` runs, and if the record cannot be read. What could not be
-    removed stays on record, for the next time.
+    removed stays on record for the next time, and every file with it.
     """
     directory = subnet_file.parent
     others = _others(subnet_file)
@@ -78,10 +78,8 @@ async def clean_up(subnet_file: Path, *, dry_run: bool) -> Cleanup:
         else:
             for target in (iptables, nftables):
                 await target.read(Scope())
-        files = state_files(subnet_file, is_recorded=is_recorded)
+        files = [] if removal.kept else state_files(subnet_file, is_recorded=is_recorded)
         env, _ = subnet_env.read(subnet_file)
-        if removal.kept:
-            files = [path for path in files if path not in (record.path, subnet_file)]
         if not dry_run:
             removal.kept += [Kept(str(path), reason) for path, reason in remove(files)]
         return Cleanup(

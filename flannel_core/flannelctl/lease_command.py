@@ -201,7 +201,7 @@ async def _release(parsed: Parsed[StoreChoice], subnet: IPNetwork, *, yes: bool,
         if isinstance(entry, Lease) and not force:
             _refuse_own(parsed, store, entry)
     told = _told(entry, "expiry" in parsed.store_class.capabilities)
-    if not yes and not _confirmed(f"{subnet} {told}. Release it?"):
+    if not yes and not _confirmed(f"{subnet} is {told}. Release it?"):
         say("Nothing was released.")
         return EXIT_FAILED
     async with open_store(parsed) as store:  # anew: the answer may have taken long
@@ -209,7 +209,7 @@ async def _release(parsed: Parsed[StoreChoice], subnet: IPNetwork, *, yes: bool,
             await store.release(subnet)
         elif not await store.give_up(entry):
             raise FlannelError(f"{subnet} was released or given to another host just now; nothing was done")
-    say(f"{subnet} is released; it {clean(told)}".replace("; it is held", "; it was held"))
+    say(f"{subnet} is released; it was {clean(told)}")
     return EXIT_OK
 
 
@@ -239,14 +239,11 @@ def _refuse_own(parsed: Parsed[StoreChoice], store: SubnetStore[Any], lease: Lea
 
 
 def _told(entry: Lease | Malformed, expiry: bool) -> str:
+    """What ``entry`` says, after the words "10.5.43.0/24 is". ``expiry``: its store knows leases that expire."""
     if isinstance(entry, Malformed):
-        return f"is held by nobody: its entry is malformed ({entry.reason})"
+        return f"held by nobody: its entry is malformed ({entry.reason})"
     until = _expiry(entry.expires, time.time(), reserved=expiry and entry.expires is None)
-    return (
-        f"is held by {addresses(entry)}"
-        + (f", {entry.backend_type}" if entry.backend_type else "")
-        + (f", expires {until}")
-    )
+    return ", ".join(filter(None, (f"held by {addresses(entry)}", entry.backend_type, f"expires {until}")))
 
 
 def _confirmed(question: str) -> bool:
