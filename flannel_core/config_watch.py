@@ -36,13 +36,13 @@ class ConfigWatch:
         """``ranges`` False: the subnet lengths and bounds are not looked at (with Kubernetes, as Go)."""
         self.chosen: Chosen | None = None
         """The newest valid configuration; once one is in use, the newest that can take its place while all runs."""
+        self.ranges = ranges
         self.source = ""
         self.error: str | None = "there is no network configuration yet"
         """What is wrong with the newest text; None if nothing is."""
         self.pending: str | None = None
         """What only a restart would change, or why the newest configuration could not be applied."""
         self._state_directory = state_directory
-        self._ranges = ranges
         self._in_use = False
         self._said = StateLog(log)
 
@@ -95,7 +95,7 @@ class ConfigWatch:
             raise FlannelError(
                 f"{text.source}: there is no network configuration yet; `flannelctl config set FILE` writes one"
             )
-        config = parse_config(text.text, text.source, ranges=self._ranges)
+        config = parse_config(text.text, text.source, ranges=self.ranges)
         backend_class = load_backend(config.backend_type)
         if unknown := unknown_options(config, backend_class):
             names = ", ".join(unknown)

@@ -12,6 +12,7 @@ import msgspec
 
 from . import __version__
 from .admission import Admission
+from .allocation import fits
 from .claim import addresses
 from .journal import Journal
 from .lease import Lease
@@ -122,6 +123,7 @@ def _problems(agent: Agent) -> list[str]:
         problems.append(f"the last valid configuration is in use: {agent.config.error}")
     if agent.config.pending is not None:
         problems.append(agent.config.pending)
+    problems += _outgrown(agent)
     problems += agent.member.lacking()
     problems += _contest(agent)
     if agent.journal.trouble is not None:
@@ -139,6 +141,17 @@ def _problems(agent: Agent) -> list[str]:
             problems += [f"peer {key}: {reason}" for reason in reasons]
         problems += [f"lease {r.key} is refused: {r.reason}" for r in agent.member.peers.admission.refused.values()]
     return problems
+
+
+def _outgrown(agent: Agent) -> list[str]:
+    """A subnet that the configuration has no place for any more, since it changed."""
+    lease, chosen = agent.member.own.lease, agent.member.chosen
+    if lease is None or chosen is None or not agent.config.ranges or fits(chosen.config, lease.subnets, partly=True):
+        return []
+    return [
+        f"our subnet {' and '.join(map(str, lease.subnets))} lies outside what {agent.config.source} hands out by now "
+        "(SubnetMin, SubnetMax); it stays until flanneld is restarted, which takes another"
+    ]
 
 
 def _contest(agent: Agent) -> list[str]:

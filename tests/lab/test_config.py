@@ -90,6 +90,25 @@ def test_a_changed_mtu_is_applied_without_a_restart(lab):
     assert pings.lost == 0
 
 
+def test_other_bounds_hold_for_the_next_host_and_a_subnet_outside_of_them_stays_and_is_named(lab):
+    a, b = lab.hosts(2, started=False)
+    a.start()
+    lab.wait_until_ready([a])
+    subnet = a.subnet
+    lab.set_config({**vxlan(), "SubnetMin": "10.5.240.0", "SubnetMax": "10.5.250.0"})
+    named = f"our subnet {subnet} lies outside what"
+    lab.eventually(lambda: named in "".join(a.status().problems))
+    b.start()
+    lab.wait_until_ready([b])
+    assert 240 <= b.subnet.network_address.packed[2] <= 250
+    lab.eventually(lambda: a.pings(b) and b.pings(a))
+    assert a.subnet == subnet
+    a.restart()
+    lab.wait_until_ready([a])
+    assert 240 <= a.subnet.network_address.packed[2] <= 250
+    lab.eventually(lambda: a.pings(b) and b.pings(a) and a.status().problems == ())
+
+
 def test_direct_routing_is_switched_on_and_off_under_a_running_ping(lab):
     a, b = lab.hosts(2)
     lab.eventually(lambda: a.pings(b))

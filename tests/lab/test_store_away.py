@@ -1,7 +1,6 @@
 """The store goes away: forwarding goes on, also of an agent that starts meanwhile, and nothing is forgotten."""
 
 import json
-import os
 import stat
 
 import pytest
@@ -128,7 +127,7 @@ def test_the_file_is_for_root_alone_and_follows_who_comes_and_goes(lab):
     a.start()
     lab.wait_until_ready([a])
     lab.eventually(lambda: knows_its_peers(a, 0))
-    assert stat.S_IMODE(os.stat(a.directory / "snapshot.jsonl").st_mode) == 0o600
+    assert stat.S_IMODE((a.directory / "snapshot.jsonl").stat().st_mode) == 0o600
     b.start()
     lab.wait_until_ready([b])
     lab.eventually(lambda: a.pings(b))
