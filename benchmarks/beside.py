@@ -1,7 +1,7 @@
-"""Our agent and another that takes the same flags, in turn on one etcd: what ``converge.py --peer`` runs.
+"""Our agent and another that takes the same flags, in turn on one store: what ``converge.py --peer`` runs.
 
-Nothing is asked of the agents themselves: requests are counted by etcd, writes by the kernel's notifications, time and
-memory by /proc.
+Nothing is asked of the agents themselves: requests are counted by the store's server, writes by the kernel's
+notifications, time and memory by /proc.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
 from measuring import LIMIT_SECONDS, NETWORK, SETTLE_SECONDS, cpu_seconds, memory, spread, until, waiting_lease
+from waiting_nodes import FIRST_WAITING, Cluster
 
 from flannel_core.errors import FlannelError
 from flannel_core.lab import Lab
 from flannel_core.lab.hosts import Host
+from flannel_core.lab.kubernetes.lab_store import KubernetesLabStore
 from flannel_core.lab.network import inside
 from flannel_core.lab.programs import FLANNELD
 from flannel_core.lab.stores import EtcdLabStore
@@ -173,18 +175,18 @@ def is_permanent_neighbour(message: Message) -> bool:
     return message.type in kinds and bool(message.body[8] & neighbours.NUD_PERMANENT)
 
 
-def starts(peer: Path, backend: str, leases: Sequence[int], rounds: int) -> None:
+def starts(peer: Path, backend: str, store: str, leases: Sequence[int], rounds: int) -> None:
     """Print what a start costs with so many leases waiting."""
-    print(f"{backend} on etcd, {rounds} rounds in turn, medians (minimum to maximum); ratios of pairs")
+    print(f"{backend} on {store}, {rounds} rounds in turn, medians (minimum to maximum); ratios of pairs")
     print(ROW.format("leases", "agent", "subnet.env s", "all routes s", "CPU s", "settled MiB", "peak MiB", "requests",
                      "writes"))  # fmt: skip
     for count in leases:
         found: dict[str, list[Start]] = {"ours": [], "peer": []}
-        with network(backend, 2 * rounds, count) as (hosts, etcd):
+        with network(backend, store, 2 * rounds, count) as (hosts, server):
             for number, host in enumerate(hosts):
                 name = ("ours", "peer")[number % 2]
                 host.runs((FLANNELD, peer)[number % 2])
-                found[name].append(one_start(host, etcd, count))
+                found[name].append(one_start(host, server, count))
         for name, of_one in found.items():
             print_row(count, name, of_one)
         print_ratios(count, found["ours"], found["peer"])
@@ -217,9 +219,9 @@ def print_ratios(count: int, ours: list[Start], peers: list[Start]) -> None:
     print(ROW.format(count, "ratio", columns[0], columns[1] if count else "", *columns[2:]), flush=True)
 
 
-def one_start(host: Host, etcd: Etcd, count: int) -> Start:
+def one_start(host: Host, server: Etcd | Cluster, count: int) -> Start:
     """Start the host's agent for the first time, let it settle, end it and take back its lease."""
-    requests = etcd.requests()
+    requests = server.requests()
     told = Notifications(host.namespace, RTNLGRP_IPV4_ROUTE)
     counted = Notifications(host.namespace, RTNLGRP_IPV4_ROUTE, RTNLGRP_NEIGH)
     begin = time.monotonic()
@@ -231,7 +233,7 @@ def one_start(host: Host, etcd: Etcd, count: int) -> Start:
     assert host.process is not None
     pid = host.process.pid
     settled, peak = memory(pid)
-    cpu, asked, written = cpu_seconds(pid), etcd.requests() - requests, counted.written()
+    cpu, asked, written = cpu_seconds(pid), server.requests() - requests, counted.written()
     told.close()
     counted.close()
     end(host)
@@ -259,7 +261,8 @@ def end(host: Host) -> None:
 def watches(peer: Path, backend: str, count: int, rounds: int, samples: int) -> None:
     """Print how long one more lease takes from its PUT to its route, beside so many peers."""
     times: dict[str, list[float]] = {"ours": [], "peer": []}
-    with network(backend, 2, count) as (hosts, etcd):
+    with network(backend, "etcd", 2, count) as (hosts, etcd):
+        assert isinstance(etcd, Etcd)
         for _ in range(rounds):
             for name, program, host in zip(times, (FLANNELD, peer), hosts, strict=True):
                 host.runs(program)
@@ -303,12 +306,16 @@ def added(host: Host, etcd: Etcd, backend: str, count: int, samples: int) -> lis
 
 
 @contextmanager
-def network(backend: str, machines: int, count: int) -> Iterator[tuple[list[Host], Etcd]]:
-    """Hosts without agents on an etcd in which ``count`` leases of others wait."""
+def network(backend: str, store: str, machines: int, count: int) -> Iterator[tuple[list[Host], Etcd | Cluster]]:
+    """Hosts without agents on a store in which ``count`` leases of others wait."""
     with Lab() as lab:
-        hosts = lab.hosts(machines, backend=backend, store="etcd", network=str(NETWORK), started=False)
-        store = hosts[0].store
-        assert isinstance(store, EtcdLabStore)
-        etcd = Etcd(store, hosts[0].namespace)
-        etcd.fill(waiting_lease(backend, number) for number in range(count))
-        yield hosts, etcd
+        hosts = lab.hosts(machines, backend=backend, store=store, network=str(NETWORK), started=False)
+        shared, first = hosts[0].store, 0
+        server: Etcd | Cluster | None = None
+        if isinstance(shared, EtcdLabStore):
+            server = Etcd(shared, hosts[0].namespace)
+        elif isinstance(shared, KubernetesLabStore):
+            server, first = Cluster(shared), FIRST_WAITING
+        assert server is not None, store
+        server.fill(waiting_lease(backend, number) for number in range(first, first + count))
+        yield hosts, server

@@ -7,11 +7,11 @@ peer has its route, CPU seconds, resident memory once settled and at its peak, a
 stands a bare ``python -c "import asyncio, ssl, json"`` started in the same round, because seconds of one machine say
 nothing about another: quote the ratios.
 
-    sudo .venv/bin/python benchmarks/converge.py --peer PATH [--watch 10000] ...
+    sudo .venv/bin/python benchmarks/converge.py --peer PATH [--store kubernetes | --watch 10000] ...
 
-does it on etcd, in turn with another flanneld that takes the same flags, and counts requests to etcd and what is
-written to the kernel from outside. With --watch it prints instead how long a lease takes from its PUT to its route
-beside so many peers.
+does it on etcd or on an API server with nodes of 5 KB, in turn with another flanneld that takes the same flags, and
+counts requests to the store and what is written to the kernel from outside. With --watch it prints instead how long a
+lease takes from its PUT to its route beside so many peers.
 """
 
 from __future__ import annotations
@@ -53,15 +53,16 @@ def main() -> int:
     parser.add_argument("--leases", type=int, nargs="+", default=[0, 1000, 5000])
     parser.add_argument("--backend", default="vxlan", choices=["vxlan", "host-gw"])
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peer", type=Path, help="another flanneld to compare with, on etcd")
-    parser.add_argument("--watch", type=int, metavar="PEERS", help="with --peer: time one more lease beside so many")
+    parser.add_argument("--peer", type=Path, help="another flanneld to compare with")
+    parser.add_argument("--store", default="etcd", choices=["etcd", "kubernetes"], help="with --peer")
+    parser.add_argument("--watch", type=int, metavar="PEERS", help="with --peer, on etcd: time one more lease")
     parser.add_argument("--samples", type=int, default=200, help="with --watch: leases in a round")
     arguments = parser.parse_args()
     if arguments.peer:
         if arguments.watch:
             watches(arguments.peer, arguments.backend, arguments.watch, arguments.rounds, arguments.samples)
         else:
-            starts(arguments.peer, arguments.backend, arguments.leases, arguments.rounds)
+            starts(arguments.peer, arguments.backend, arguments.store, arguments.leases, arguments.rounds)
         return 0
     print(f"{arguments.backend} on sqlite, {arguments.rounds} rounds, medians (minimum to maximum)")
     print(

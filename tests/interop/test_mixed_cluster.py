@@ -1,4 +1,4 @@
-"""Go flannel and ours on one etcd or one Kubernetes API server: every combination, with each of the things that happen to a flanneld.
+"""Go flannel and ours on one store: every combination, with each of the things that happen to a flanneld.
 
 A network is made once and lives through all of them; the summary prints a table.
 """

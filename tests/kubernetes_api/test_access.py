@@ -112,7 +112,16 @@ def test_what_is_forbidden_is_named(
 
 def test_a_watch_is_a_right_of_its_own(server: ApiServer) -> None:
     answer = Client(server, None).ask("/api/v1/nodes", watch="true")
-    assert 'cannot watch resource "nodes"' in answer.value["message"]
+    assert answer.value["message"].startswith(
+        'nodes is forbidden: User "system:anonymous" cannot watch resource "nodes"'
+    )
+
+
+@pytest.mark.parametrize(("watch", "verb"), [("true", "watch"), ("false", "list")])
+def test_one_node_of_a_list_is_named_where_it_is_forbidden(server: ApiServer, watch: str, verb: str) -> None:
+    answer = Client(server, None).ask("/api/v1/nodes", watch=watch, fieldSelector="metadata.name=n1")
+    assert answer.value["message"].startswith(f'nodes "n1" is forbidden: User "system:anonymous" cannot {verb} ')
+    assert answer.value["details"] == {"name": "n1", "kind": "nodes"}
 
 
 def client_with(

@@ -74,6 +74,11 @@ def test_a_watch_of_one_node(admin: Client) -> None:
     assert shown(admin.watch(resourceVersion=begin, fieldSelector="metadata.name=n2")) == [("ADDED", "n2")]
 
 
+def test_a_node_by_its_path_is_not_watched(admin: Client) -> None:
+    admin.create({"metadata": {"name": "n1"}})
+    assert admin.ask(f"{NODES}/n1", watch="true", timeoutSeconds=1).value["kind"] == "Node"
+
+
 def test_a_watch_ends_in_order_after_its_seconds_and_its_connection_serves_on(admin: Client) -> None:
     begin = time.monotonic()
     assert admin.watch(seconds=1, resourceVersion=version(admin)) == []
@@ -87,7 +92,9 @@ def test_a_bookmark_before_the_end_says_how_far_it_came(admin: Client, server: A
     with admin.watching(resourceVersion=begin, allowWatchBookmarks="true", timeoutSeconds=5) as stream:
         Client(server, server.admin_token).create({"metadata": {"name": "n2"}})
         events = list(stream)
-    assert [event["type"] for event in events] == ["ADDED", "ADDED", "BOOKMARK"]
+    kinds = [event["type"] for event in events]
+    assert kinds[:3] == ["ADDED", "ADDED", "BOOKMARK"]
+    assert set(kinds[3:]) <= {"BOOKMARK"}  # a real one may send two
     bookmark = events[2]["object"]
     assert (bookmark["kind"], bookmark["apiVersion"]) == ("Node", "v1")
     assert int(bookmark["metadata"]["resourceVersion"]) >= int(events[1]["object"]["metadata"]["resourceVersion"])

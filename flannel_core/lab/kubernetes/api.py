@@ -3,7 +3,7 @@
 What a node agent meets is here and behaves as in kube-apiserver 1.31, which tests/kubernetes_api runs beside it:
 versions, paged lists, watches, patches, subresources, rights, credentials, and how each says no. What is not here is
 refused, never ignored: other resources, PUT, JSON patch, server-side apply, selectors besides ``metadata.name``,
-protobuf, discovery. Objects carry no managedFields.
+protobuf, discovery. Objects carry no managedFields; it is HTTP/1.1, and nothing is compressed.
 
 ``process.KubernetesServer`` runs it as a process; ``Api`` is what answers, in one event loop.
 """
@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 
 from . import status as says
-from .access import Access
+from .access import Access, Who
 from .http import Request, Response
 from .objects import Gone, Objects
 from .patch import PatchError, json_merge, strategic_merge
@@ -76,7 +76,7 @@ class Faults(msgspec.Struct):
 
 class Asked(msgspec.Struct, frozen=True):
     """One request: ``verb`` as in a Role; ``resource`` with its subresource, the path where there is none; ``body`` of
-    a write; ``code`` is 0 while it is not answered yet. ``time`` is in seconds since the epoch."""
+    a write; ``code`` of the answer. ``time`` is in seconds since the epoch."""
 
     time: float
     user: str
@@ -109,9 +109,7 @@ class Api:
         """Never raises."""
         if self.faults.delay:
             await asyncio.sleep(self.faults.delay)
-        if self.faults.page:
-            return Response(self.faults.page.encode(), 502, "text/html")
-        who: tuple[str, tuple[str, ...]] = ("", ())
+        who: Who = ("", ())
         target = target_of(request.path)
         verb = verb_of(request, target)
         try:
@@ -119,7 +117,10 @@ class Api:
             if self.faults.refuse:
                 self.faults.refuse -= 1
                 raise says.too_many_requests(self.faults.retry_after)
-            response = await self._answer(request, who, verb, target)
+            if self.faults.page:
+                response = Response(self.faults.page.encode(), 502, "text/html")
+            else:
+                response = await self._answer(request, who, verb, target)
         except ApiError as error:
             response = Response(error.body, error.code, headers=error.headers)
         self.log.append(
@@ -138,9 +139,7 @@ class Api:
         )
         return response
 
-    async def _answer(
-        self, request: Request, who: tuple[str, tuple[str, ...]], verb: str, target: Target | None
-    ) -> Response:
+    async def _answer(self, request: Request, who: Who, verb: str, target: Target | None) -> Response:
         if target is None:
             self.access.check_path(who, request.path)
             if request.path == "/version":
@@ -150,7 +149,7 @@ class Api:
             if request.path.startswith("/api/v1/"):
                 raise says.no_such_path()
             return Response(b"404 page not found\n", 404, "text/plain; charset=utf-8")
-        name = target.name or (named_by_selector(request.query) if verb == "watch" else "") or ""
+        name = target.name or (named_by_selector(request.query) if verb in ("list", "watch") else None) or ""
         self.access.check(who, verb, target.rule, target.namespace, name)
         if not accepts_json(request.headers.get("accept", "")):
             raise says.not_acceptable()
@@ -232,7 +231,7 @@ class Api:
         return self._events(
             target,
             position,
-            only=target.name or named_by_selector(query),
+            only=named_by_selector(query),
             bookmarks=query.get("allowWatchBookmarks") in ("true", "1"),
             seconds=number(query, "timeoutSeconds") or random.uniform(*WATCH_SECONDS),
         )

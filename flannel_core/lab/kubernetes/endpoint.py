@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import secrets
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .objects import Json
 
 
-class ApiServer:
+class ApiServer(ABC):
     """``token`` is that of the service account of kube-flannel.yml, ``admin_token`` of one who may do everything.
     ``ca`` is who signed the server's certificate, None where it speaks plain HTTP."""
 
@@ -48,30 +49,31 @@ class ApiServer:
         file.write_text(json.dumps(config, indent=1))
         return file
 
+    @abstractmethod
     def start(self) -> None:
         """Raises LabError with what it says."""
-        raise NotImplementedError
 
+    @abstractmethod
     def kill(self) -> None:
         """SIGKILL, and wait."""
-        raise NotImplementedError
 
+    @abstractmethod
     def put_nodes(self, nodes: Iterable[Json]) -> None:
         """Write nodes that are not there yet."""
-        raise NotImplementedError
 
+    @abstractmethod
     def node(self, name: str) -> Json:
         """Raises LabError if there is none."""
-        raise NotImplementedError
 
+    @abstractmethod
     def nodes(self) -> list[Json]:
         """All of them, by name."""
-        raise NotImplementedError
 
+    @abstractmethod
     def delete_node(self, name: str) -> None:
-        raise NotImplementedError
+        """Raises LabError if there is none."""
 
+    @abstractmethod
     def compact(self) -> None:
         """Forget all history: a list or watch that comes with an older version is told that it is gone. Connections may
         break."""
-        raise NotImplementedError

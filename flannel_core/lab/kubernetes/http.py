@@ -74,7 +74,7 @@ class HttpServer:
         self._connections.add(writer)
         try:
             await _Connection(self._handler, reader, writer, self._streams).run()
-        except (h11.ProtocolError, OSError, ssl.SSLError):
+        except (h11.ProtocolError, OSError):
             pass  # the client went away or does not speak HTTP: there is nobody to tell
         finally:
             self._connections.discard(writer)

@@ -24,8 +24,6 @@ T = TypeVar("T")
 
 POD_CIDR_LENGTHS = {4: 24, 6: 64}
 """What kube-controller-manager gives a node by default (--node-cidr-mask-size-ipv4, -ipv6)."""
-
-
 KUBELETS = {"volumes.kubernetes.io/controller-managed-attach-detach": "true"}
 """What a kubelet annotates its node with. Go flannel does not live without any annotation."""
 
@@ -83,7 +81,7 @@ class KubernetesLabStore(LabStore):
         return {"NODE_NAME": host}
 
     def set_config(self, text: bytes) -> None:
-        self.net_conf.write_bytes(text)
+        write_atomically(self.net_conf, text)
 
     def release(self, subnet: IPNetwork) -> None:
         """The node is deleted."""

@@ -86,11 +86,15 @@ class KubernetesServer(ApiServer):
                 start_new_session=True,
             )
         deadline = time.monotonic() + START_SECONDS
-        while not self._socket.exists():
+        while True:
+            try:
+                self.port = int(self._call("port"))
+                break
+            except (FileNotFoundError, ConnectionRefusedError):
+                pass
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise LabError(f"the lab's API server does not get ready:\n{self.log_file.read_text()}")
             time.sleep(POLL_SECONDS)
-        self.port = int(self._call("port"))
         self.set_token(self.token)
 
     def kill(self) -> None:

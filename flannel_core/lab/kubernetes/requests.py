@@ -55,8 +55,8 @@ def target_of(path: str) -> Target | None:
 
 def verb_of(request: Request, target: Target | None) -> str:
     """As in a Role: get, list, watch, create, patch, delete; the method in lower case for any other."""
-    if request.method == "GET" and target is not None and (not target.name or "watch" in request.query):
-        return "watch" if request.query.get("watch") in ("true", "1") else "get" if target.name else "list"
+    if request.method == "GET" and target is not None and not target.name:
+        return "watch" if request.query.get("watch") in ("true", "1") else "list"
     return VERBS.get(request.method, request.method.lower())
 
 

@@ -34,6 +34,15 @@ class Settings(msgspec.Struct, frozen=True):
     client_ca: str = ""
 
 
+class _Identity(msgspec.Struct):
+    uid: str = msgspec.field(default_factory=lambda: str(uuid.uuid4()))
+    creationTimestamp: str = msgspec.field(default_factory=lambda: time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()))
+
+
+class _Identified(msgspec.Struct):
+    metadata: _Identity
+
+
 class Controls:
     """What the lab may have the server do; each public method is one call over the socket."""
 
@@ -64,17 +73,18 @@ class Controls:
         return self._port
 
     async def put(self, resource: str, objects: list[Json], namespace: str = "") -> None:
-        """Write objects as they are given, whatever they hold: nothing is checked."""
+        """Write objects as they are given, whatever they hold: nothing is checked. One that is there is replaced and
+        keeps its identity."""
         for value in objects:
+            key = Key(resource, namespace, value["metadata"]["name"])
+            before = self._api.objects.get(key)
+            identity = msgspec.json.decode(before, type=_Identified).metadata if before else _Identity()
             metadata = {
-                "uid": str(uuid.uuid4()),
-                "creationTimestamp": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+                **msgspec.structs.asdict(identity),
                 **({"namespace": namespace} if namespace else {}),
                 **value["metadata"],
             }
-            whole = completed(RESOURCES[resource], {**value, "metadata": metadata})
-            key = Key(resource, namespace, metadata["name"])
-            self._api.objects.put(key, whole)
+            self._api.objects.put(key, completed(RESOURCES[resource], {**value, "metadata": metadata}))
         self._api.wake()
 
     async def get(self, resource: str, name: str, namespace: str = "") -> Json | None:
