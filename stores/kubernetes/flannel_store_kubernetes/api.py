@@ -25,9 +25,10 @@ ANSWER_SECONDS = 10.0
 """How long an API server may be silent once it was asked."""
 MOST_BYTES = 4 << 20
 """Of an answer that is kept whole. A node is some kilobytes, at most etcd's 1.5 MB."""
-_STRATEGIC = "application/strategic-merge-patch+json"
+UNAUTHORIZED = 401
 
 Verb = Literal["get", "list", "watch", "patch", "create"]
+_STRATEGIC = "application/strategic-merge-patch+json"
 _METHODS: dict[Verb, str] = {"patch": "PATCH", "create": "POST"}
 
 
@@ -73,14 +74,27 @@ class Refused(StoreUnavailable):
         self.retry_after = retry_after
 
 
+class _Session(NamedTuple):
+    """Credentials as they were read, and the connections that were made with them. ``url`` is kept apart: refreshing
+    a token sets that of ``configuration`` back to the kubeconfig's."""
+
+    url: str
+    configuration: Any
+    pool: urllib3.PoolManager
+
+    def authorization(self) -> dict[str, str]:
+        """Its token, as fresh as the package ``kubernetes`` keeps it. Raises whatever that trips over."""
+        settings = self.configuration.auth_settings().values()
+        return {setting["key"]: setting["value"].strip() for setting in settings}
+
+
 class ApiServer:
-    """Any number of threads may ask at once. Credentials are read again after they were refused."""
+    """Any number of threads may ask at once. Credentials are read again when they are refused."""
 
     def __init__(self, access: Access) -> None:
         self._access = access
         self._lock = threading.Lock()
-        self._configuration: Any = None
-        self._pool: urllib3.PoolManager | None = None
+        self._session: _Session | None = None
 
     @property
     def place(self) -> str:
@@ -89,22 +103,13 @@ class ApiServer:
 
     def load(self) -> None:
         """Read the credentials. Raises StoreError."""
-        with self._lock:
-            if self._pool is None:
-                configuration = self._access.configuration()
-                if not configuration.verify_ssl:  # the operator's own wish, in the kubeconfig
-                    urllib3.disable_warnings(exceptions.InsecureRequestWarning)
-                try:
-                    self._pool = client_package.submodule("client.rest").RESTClientObject(configuration).pool_manager
-                except Exception as error:  # a proxy that is no URL, or needs a package
-                    raise StoreError(f"{self.place}: {unreachable(error)}") from None
-                self._configuration = configuration
+        self._loaded()
 
     def close(self) -> None:
         """Idle connections only."""
         with self._lock:
-            if self._pool is not None:
-                self._pool.clear()
+            if self._session is not None:
+                self._session.pool.clear()
 
     def answer(self, call: Call) -> bytes:
         """The whole answer. Raises NoAnswer, Refused."""
@@ -120,53 +125,67 @@ class ApiServer:
         """The answer, still to be read; reading raises urllib3's errors once it is silent for so long. Raises
         NoAnswer, Refused."""
         try:
-            self.load()
-        except StoreError as error:  # what was good once may be so again
-            raise NoAnswer(str(error)) from None
-        assert self._pool is not None
-        query = f"?{urlencode(call.query)}" if call.query else ""
-        try:
-            response = self._pool.request(
-                _METHODS.get(call.verb, "GET"),
-                f"{self._configuration.host.rstrip('/')}{call.path}{query}",
-                body=call.body,
-                headers=self._headers(call),
-                timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silent_seconds),
-                preload_content=False,
-                redirect=False,
-                retries=False,
-            )
+            session = self._loaded()
+            shown = session.authorization()
+            response = self._send(session, call, shown, silent_seconds)
+            if response.status == UNAUTHORIZED:
+                anew = self._loaded(other_than=session)
+                if (renewed := anew.authorization()) != shown:  # the token was rotated
+                    self._rest(response)
+                    session = anew
+                    response = self._send(session, call, renewed, silent_seconds)
         except Exception as error:
-            # Besides urllib3's errors: a token with a line end in it, an exec plugin that fails.
-            raise NoAnswer(f"{self.place} {unreachable(error)}") from None
+            # Besides urllib3's: a kubeconfig that is none any more, a token with a line end in it, an exec plugin.
+            text = str(error) if isinstance(error, StoreError) else f"{self.place} {unreachable(error)}"
+            raise NoAnswer(text) from None
         if response.status >= 300:
-            raise self._refused(call, response)
+            raise self._refused(session, call, response)
         content_type = response.headers.get("Content-Type", "")
         if not content_type.startswith("application/json"):
-            text = self._rest(response)
-            raise Refused(f"{self.place} {no_kubernetes(content_type, text)}", response.status)
+            text = no_kubernetes(content_type, self._rest(response))
+            raise Refused(f"{self.place} {text}", response.status)
         return response
 
-    def _headers(self, call: Call) -> dict[str, str]:
-        headers = {"Accept": "application/json", "User-Agent": f"flanneld/{__version__}"}
+    def _loaded(self, other_than: _Session | None = None) -> _Session:
+        """Raises StoreError."""
+        with self._lock:
+            if self._session is None or self._session is other_than:
+                configuration = self._access.configuration()
+                if not configuration.verify_ssl:  # the operator's own wish, in the kubeconfig
+                    urllib3.disable_warnings(exceptions.InsecureRequestWarning)
+                try:
+                    pool = client_package.submodule("client.rest").RESTClientObject(configuration).pool_manager
+                except Exception as error:  # a proxy that is no URL, or needs a package
+                    raise StoreError(f"{self.place}: {unreachable(error)}") from None
+                self._session = _Session(configuration.host.rstrip("/"), configuration, pool)
+            return self._session
+
+    def _send(
+        self, session: _Session, call: Call, authorization: dict[str, str], silent_seconds: float
+    ) -> urllib3.BaseHTTPResponse:
+        headers = {"Accept": "application/json", "User-Agent": f"flanneld/{__version__}", **authorization}
         if call.body is not None:
             headers["Content-Type"] = _STRATEGIC if call.verb == "patch" else "application/json"
-        for setting in self._configuration.auth_settings().values():
-            headers[setting["key"]] = setting["value"].strip()
-        return headers
+        query = f"?{urlencode(call.query)}" if call.query else ""
+        return session.pool.request(
+            _METHODS.get(call.verb, "GET"),
+            f"{session.url}{call.path}{query}",
+            body=call.body,
+            headers=headers,
+            timeout=urllib3.Timeout(connect=CONNECT_SECONDS, read=silent_seconds),
+            preload_content=False,
+            redirect=False,
+            retries=False,
+        )
 
-    def _refused(self, call: Call, response: urllib3.BaseHTTPResponse) -> Refused:
+    def _refused(self, session: _Session, call: Call, response: urllib3.BaseHTTPResponse) -> Refused:
         text = self._rest(response)
         try:
             status = msgspec.json.decode(text, type=ApiStatus)
         except ValueError:
             status = None
-        if response.status == 401:
-            with self._lock:
-                self._pool = None
-        words = refused(
-            call.verb, call.resource, response.status, status, text, self._access.shown(self._configuration)
-        )
+        shown = self._access.shown(session.configuration)
+        words = refused(call.verb, call.resource, response.status, status, text, shown)
         wait = response.headers.get("Retry-After", "")
         seconds = float(wait) if wait.isdecimal() else 0.0
         if status is not None and status.details is not None:
@@ -179,4 +198,4 @@ class ApiServer:
         except (exceptions.HTTPError, OSError):
             return b""
         finally:
-            response.close()  # one that was read to its end leaves a connection to be used again
+            response.close()
