@@ -149,14 +149,15 @@ def _tables(
     in_use = any(networks_in(chain).intersection(theirs) for chain in chains)
     for family, table in nftables.tables.items():
         lines: list[Line] = [line for chain in table.chains.values() for line in chain]
+        lines += table.strangers
         for network in cleared:
             lines = merged(lines, network, ())
         of_others = networks_in(lines).intersection(theirs)
         name = f"{family} {TABLES[family]}"
-        if not table.foreign and is_empty(lines) and (was_swept or in_use):
+        if is_empty(lines) and (was_swept or in_use):
             continue
         if of_others:
-            if _strangers(lines, of_others) or table.foreign:
+            if _strangers(lines, of_others):
                 yield LookAlike(f"nft table {name}", _whose(lines, of_others), (f"nft -a list table {name}",))
             continue
         yield LookAlike(f"nft table {name}", _whose(lines, of_others), (f"nft delete table {name}",))
@@ -171,5 +172,5 @@ def _whose(chain: Sequence[Line], of_others: Collection[str]) -> str:
     networks = sorted(networks_in(chain).difference(of_others))
     parts = [f"rules of {' and '.join(networks)}, which is on no record here"] if networks else []
     if foreign_in(chain):
-        parts.append("rules that no flannel made")
+        parts.append("something that no flannel made")
     return "it holds " + " and ".join(parts) if parts else "it is empty and on no record here"

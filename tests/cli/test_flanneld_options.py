@@ -43,6 +43,7 @@ OURS: dict[str, object] = {
     "store": None,
     "metrics": False,
     "dry_run": False,
+    "release_lease_on_exit": False,
     "set_sysctls": False,
     "log_format": "text",
     "ip_masq_exclude": (),
@@ -260,3 +261,11 @@ def test_what_is_no_prefix_is_refused(filestore: None, text: str) -> None:
     told = refused(f"--ip-masq-exclude={text}")
     assert "expected a prefix such as 10.1.0.0/16 or fd00:1::/48" in told
     assert "\x1b" not in told
+
+
+def test_a_lease_is_not_released_on_exit_where_the_store_takes_none_back(filestore: None) -> None:
+    with pytest.raises(UsageError, match="--release-lease-on-exit does not go with --store=filed"):
+        parse(["--store=filed", "--release-lease-on-exit"], {})
+    assert parse(["--store=filed"], {"FLANNELD_RELEASE_LEASE_ON_EXIT": "false"})
+    with pytest.raises(UsageError, match="--store=filed"):
+        parse(["--store=filed"], {"FLANNELD_RELEASE_LEASE_ON_EXIT": "true"})
