@@ -104,6 +104,7 @@ def test_a_bookmark_before_the_end_says_how_far_it_came(admin: Client, server: A
 def test_where_nothing_happens_there_is_nothing_to_mark(admin: Client) -> None:
     begin = version(admin)
     admin.create({"metadata": {"name": "n1"}})
+    admin.ask(NODES, resourceVersion=version(admin))  # waits until the server's memory has it
     events = admin.watch(seconds=5, resourceVersion=begin, allowWatchBookmarks="true")
     assert [event["type"] for event in events] == ["ADDED"]
 
