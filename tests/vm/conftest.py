@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 INSIDE = "FLANNEL_VM" in os.environ
 WHOLE = "FLANNEL_VM_WHOLE" in os.environ
 """Set by ``make vm``: the tests that are marked ``whole`` run too. Everybody else waits for no more than the rest."""
-LIMIT_SECONDS = 3600.0 if WHOLE else 600.0
+LIMIT_SECONDS = 7200.0 if WHOLE else 1800.0
 MARK = "report of a test: "
 """Before a report, in what the pytest of the guest prints; the report goes to the end of the line."""
 EXCERPT = 40
