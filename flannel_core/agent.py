@@ -260,7 +260,8 @@ class Agent:
     async def _follow_leases(self) -> None:
         assert self.member.peers is not None
         async for event in self.store.leases():
-            self._store_answered = time.monotonic()
+            silence, self._store_answered = self.store_silence, time.monotonic()
+            self.member.peers.heard_again(silence or 0.0)
             match event:
                 case Snapshot():
                     self.member.peers.snapshot(event)

@@ -126,8 +126,8 @@ class FlanneldOptions(StoreChoice, frozen=True, kw_only=True):
     ] = 300
     removal_hold_off: Annotated[
         int,
-        about("remove no peer for so many seconds after the store has come back with older contents, or without the "
-              "lease of this host", ge=0),
+        about("remove no peer for so many seconds after the store has come back with older contents, without the "
+              "lease of this host, or after a longer silence than that", ge=0),
     ] = 60  # fmt: skip
     dry_run: Annotated[bool, about("print what would be done on this host, do none of it, and end")] = False
     release_lease_on_exit: Annotated[

@@ -87,15 +87,24 @@ class Peers:
         restored = bool(self.cluster) and snapshot.cluster != self.cluster
         restored = restored or snapshot.revision < self.revision
         self.cluster, self.revision = snapshot.cluster, snapshot.revision
-        if restored or not self._own_listed:
-            self._hold_until = self._clock() + self._hold_off
-            self.hold = "the store came back with other contents" if restored else "the store does not list our lease"
-            log.warning("Removing nothing for now: %s", self.hold)
-        if self.hold is not None:
-            self._reconciler.pruning = False
+        if restored:
+            self._distrust("the store came back with other contents")
+        elif not self._own_listed:
+            self._distrust("the store does not list our lease")
         self._apply(self.admission.replace(snapshot.leases, snapshot.malformed))
         self.listed = True
         self.release_hold()
+
+    def heard_again(self, silence: float) -> None:
+        """The store answers after so many seconds. If they were many, leases of running hosts may have run out."""
+        if silence > self._hold_off:
+            self._distrust(f"the store was silent for {silence:.0f} s")
+
+    def _distrust(self, reason: str) -> None:
+        self._hold_until = self._clock() + self._hold_off
+        self.hold = reason
+        self._reconciler.pruning = False
+        log.warning("Removing nothing for now: %s", reason)
 
     def change(self, change: Change) -> None:
         """One entry changed. Before the first full list, nothing is taken away."""
