@@ -16,6 +16,7 @@ from flannel_core.errors import FlannelError
 from flannel_core.plugins import PluginBroken, PluginMissing, load_backend
 
 from . import record
+from .cloud import LabCloud, lab_cloud
 from .hosts import PING_SECONDS, Host
 from .network import MOST_MACHINES, LabError, Machine, Pod, Underlay
 from .patience import PATIENCE
@@ -57,6 +58,7 @@ class Lab:
         self._underlay = Underlay(f"flannel-{self.id}-net")
         self._machines: list[Machine] = []
         self._networks = 0
+        self._clouds: dict[str, LabCloud | None] = {}
         self.directory = self._record.directory
 
     def __enter__(self) -> Lab:
@@ -119,14 +121,19 @@ class Lab:
         directory = self.directory / f"network{self._networks}"
         directory.mkdir()
         networks = [text for wanted, text in ((ipv4, network), (ipv6, network6)) if wanted]
+        cloud = self.cloud(backend)
         shared = lab_store(store, directory, self._underlay.namespace, self.environment, networks, members=members)
         machines = [host.machine for host in on] or self._new_machines(n, ipv4=ipv4, ipv6=ipv6)
-        hosts = [self._host(machine, shared) for machine in machines]
+        hosts = [self._host(machine, shared, cloud) for machine in machines]
         if configured:
             config = {
                 "EnableIPv4": ipv4,
                 "EnableIPv6": ipv6,
-                "Backend": {"Type": backend, **(options or _example(backend))},
+                "Backend": {
+                    "Type": backend,
+                    **(cloud.options if cloud else {}),
+                    **(options or _example(backend)),
+                },
             }
             config |= ({"Network": network} if ipv4 else {}) | ({"IPv6Network": network6} if ipv6 else {})
             shared.set_config(json.dumps(config).encode())
@@ -137,6 +144,14 @@ class Lab:
         if started and configured:
             self.wait_until_ready(hosts)
         return hosts
+
+    def cloud(self, backend: str) -> LabCloud | None:
+        """The cloud that this backend's machines are in, made when it is asked for first; None: in none."""
+        if backend not in self._clouds:
+            directory = self.directory / f"cloud-{backend}"
+            directory.mkdir()
+            self._clouds[backend] = lab_cloud(backend, directory, self._underlay.namespace, self.environment)
+        return self._clouds[backend]
 
     def _new_machines(self, n: int, *, ipv4: bool, ipv6: bool) -> list[Machine]:
         first = len(self._machines) + 1
@@ -152,7 +167,7 @@ class Lab:
         self._underlay.plug_in(machines)
         return machines
 
-    def _host(self, machine: Machine, store: LabStore) -> Host:
+    def _host(self, machine: Machine, store: LabStore, cloud: LabCloud | None) -> Host:
         """The next agent of a machine, with a pod and a health port of its own."""
         number = sum(host.machine is machine for host in self.all_hosts)
         name = f"{machine.name}{'' if number == 0 else f'-{number + 1}'}"
@@ -166,7 +181,7 @@ class Lab:
             "healthz-port": str(HEALTHZ_PORT + number),
             "set-sysctls": True,
         }
-        environment = self.environment | store.join(name)
+        environment = self.environment | store.join(name) | (cloud.join(machine) if cloud else {})
         host = Host(name, machine, pod, store, self.directory / name, options, environment)
         self.all_hosts.append(host)
         return host

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from flannel_core.plugins import PluginBroken, PluginMissing, load_backend, load_store
 
+from .cloud import cloud_lacks
 from .network import in_a_throw_away_namespace
 from .programs import FLANNELD
 
@@ -40,7 +41,7 @@ def lacking(backend: str, store: str, *, ipv6: bool) -> tuple[str, ...]:
         problems.append(f"{FLANNELD} is missing: install flannel-core into the environment of {sys.executable}")
     if ipv6 and not Path("/proc/sys/net/ipv6").exists():
         problems.append("this kernel has no IPv6: start it without ipv6.disable=1, or leave the family out")
-    return (*problems, *machine_lacks(devices))
+    return (*problems, *cloud_lacks(backend), *machine_lacks(devices))
 
 
 @functools.cache

@@ -1,0 +1,36 @@
+"""The cloud that a lab's machines run in, for the backends that have a cloud's router forward."""
+
+from __future__ import annotations
+
+import importlib.util
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from .network import Machine
+
+NEEDS: Mapping[str, tuple[str, ...]] = {}
+"""The modules that the lab's cloud for a backend runs on, which no agent needs."""
+CURES: Mapping[str, str] = {}
+
+
+class LabCloud(ABC):
+    """One for all machines of a lab. ``options`` are the keys of "Backend" with which agents use it."""
+
+    options: Mapping[str, Any]
+
+    @abstractmethod
+    def join(self, machine: Machine) -> dict[str, str]:
+        """Make ``machine`` an instance, if it is none yet. Returns the variables that agents on it are started with."""
+
+
+def cloud_lacks(backend: str) -> tuple[str, ...]:
+    """What keeps the lab's cloud for this backend from working here, each with its cure."""
+    missing = [name for name in NEEDS.get(backend, ()) if importlib.util.find_spec(name) is None]
+    return (f"{', '.join(missing)} cannot be imported; {CURES[backend]}",) if missing else ()
+
+
+def lab_cloud(backend: str, directory: Path, namespace: str, environment: Mapping[str, str]) -> LabCloud | None:
+    """The cloud that ``backend`` lives in, started in the underlay's ``namespace``; None for one that needs none."""
+    return None
