@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncGenerator, Callable
 from typing import Any, Generic, NamedTuple, TypeVar
 
@@ -34,6 +35,12 @@ class Begun(NamedTuple, Generic[V]):
     stream: NodeStream[V]
     found: asyncio.Queue[Step[V] | None]
     subject: str
+    since: float
+
+    @property
+    def age(self) -> float:
+        """Seconds."""
+        return time.monotonic() - self.since
 
 
 class Client:
@@ -109,7 +116,7 @@ class Client:
             found.put_nowait(None)
         else:
             stream.start()
-        return Begun(stream, found, f"nodes {only or ''}")
+        return Begun(stream, found, f"nodes {only or ''}", time.monotonic())
 
     async def follow(self, begun: Begun[V]) -> AsyncGenerator[Step[V], None]:
         """What it finds. Ends when the store is closed."""
@@ -120,6 +127,10 @@ class Client:
                     self._note(begun.subject, step.reason)
                 yield step
         finally:
-            begun.stream.stop()
-            del self._streams[begun.stream]
-            self._note(begun.subject, None)
+            self.drop(begun)
+
+    def drop(self, begun: Begun[Any]) -> None:
+        """End it."""
+        begun.stream.stop()
+        self._streams.pop(begun.stream, None)
+        self._note(begun.subject, None)

@@ -53,6 +53,8 @@ NET_CONFIG_PATH = Path("/etc/kube-flannel/net-conf.json")
 """Where kube-flannel.yml mounts its ConfigMap."""
 CONFIG_SECONDS = 1.0
 """How often net-conf.json is looked at."""
+MOST_AHEAD_SECONDS = 5.0
+"""How old the first list may be: what is not in it is removed, and then comes back with the changes since."""
 REWRITE_SECONDS = 5.0
 """Between two rewrites of our annotations: whatever else changes them, we do not race with it."""
 
@@ -106,7 +108,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
         self._only_own = False
         """With the backend alloc, which reaches no peers, our own node is all that is asked for, as Go flannel does."""
         self._ahead: Begun[Lease | Malformed] | None = None
-        self._began = False
+        """A list of all nodes that was asked for before anybody follows it."""
         self._said = StateLog(log)
         self._clearing: asyncio.Task[None] | None = None
 
@@ -127,8 +129,8 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def config(self) -> AsyncIterator[ConfigText]:
         """The file of ``--net-config-path``: the cluster's API holds none."""
-        file = ConfigFile(self.context.net_config_path or NET_CONFIG_PATH)
         last = None
+        file = ConfigFile(self.context.net_config_path or NET_CONFIG_PATH)
         with suppress(Closed):
             while True:
                 text = await threads.call(file.read)
@@ -141,11 +143,10 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
     # --- our own node ----------------------------------------------------------------------------------------------
 
     async def public_addresses(self) -> PublicAddresses:
-        """The annotations ``node-public-ip`` and ``node-public-ipv6``. It is the first that a start asks for, so it has
-        the server put together its list meanwhile."""
-        await self._own.name()
-        if not self._began:
-            self._ahead = self._begin()
+        """The annotations ``node-public-ip`` and ``node-public-ipv6``. A start asks for them first, so this has the
+        server put together the list of nodes, which takes it a while."""
+        if self._ahead is None and not self._only_own:
+            self._ahead = self._client.begin(self._dialect.entry)
         node = await self._own.read()
         if node is None:
             return PublicAddresses()
@@ -163,7 +164,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
             node = await self._own.read()
             if node is None:
                 raise SubnetNotAssigned(
-                    f'there is no node "{self._own.known_name}" at {self._place}: the kubelet has not registered it '
+                    f'there is no node "{await self._own.name()}" at {self._place}: the kubelet has not registered it '
                     f"yet, or NODE_NAME is not its name, which is one of those that `kubectl get nodes` prints"
                 )
             subnets, lacks = assigned(node, request.config)
@@ -304,8 +305,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
     async def leases(self) -> AsyncIterator[Snapshot | Change | Alive]:
         """Alive comes as often as something is heard, a bookmark each minute at least."""
         view = LeaseView(lambda: self._held)
-        begun, self._ahead = self._ahead or self._begin(), None
-        async with aclosing(self._client.follow(begun)) as steps:
+        async with aclosing(self._client.follow(await self._begun())) as steps:
             async for step in steps:
                 match step:
                     case Listing():
@@ -326,7 +326,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def list(self) -> Snapshot:
         view = LeaseView(lambda: self._held)
-        async with aclosing(self._client.follow(self._begin())) as steps:
+        async with aclosing(self._client.follow(self._client.begin(self._dialect.entry))) as steps:
             async for step in steps:
                 match step:
                     case Entries(entries):
@@ -338,9 +338,14 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
                         raise StoreUnavailable(reason)
         raise Closed
 
-    def _begin(self) -> Begun[Lease | Malformed]:
-        self._began = True
-        return self._client.begin(self._dialect.entry, only=self._own.known_name if self._only_own else None)
+    async def _begun(self) -> Begun[Lease | Malformed]:
+        """What a watcher follows."""
+        begun, self._ahead = self._ahead, None
+        if begun is not None:
+            if begun.age <= MOST_AHEAD_SECONDS and not self._only_own:
+                return begun
+            self._client.drop(begun)
+        return self._client.begin(self._dialect.entry, only=await self._own.name() if self._only_own else None)
 
 
 def _as_it_is(node: AnyNode) -> AnyNode:

@@ -43,11 +43,6 @@ class OwnNode:
         """What was said in Events."""
         self._said = StateLog(log)
 
-    @property
-    def known_name(self) -> str | None:
-        """``name()``, once it was asked for."""
-        return self._name
-
     async def name(self) -> str:
         """Raises StoreError with Go's sentence where nothing tells which node this is."""
         if self._name is None:

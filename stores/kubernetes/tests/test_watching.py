@@ -16,7 +16,7 @@ from flannel_core.lab.kubernetes import KubernetesServer, node
 from flannel_core.lease import Lease
 from flannel_core.netconf import parse_config
 from flannel_core.store import Change, Request, Snapshot
-from flannel_store_kubernetes import node_stream
+from flannel_store_kubernetes import kubernetes, node_stream
 
 PREFIX = "flannel.alpha.coreos.com"
 PATIENCE = 5.0
@@ -211,6 +211,20 @@ async def test_the_list_is_asked_for_before_the_lease_and_holds_it_as_it_was_wri
             assert watcher.snapshots[0].leases == (lease,)
         assert cluster.counts()["list nodes"] == 1
         assert [asked.query["resourceVersion"] for asked in cluster.requests() if asked.verb == "list"] == ["0"]
+
+
+async def test_a_list_that_has_waited_is_asked_for_again(
+    cluster: KubernetesServer, opened: Opened, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It might lack a peer that came meanwhile, whose routes would be removed."""
+    monkeypatch.setattr(kubernetes, "MOST_AHEAD_SECONDS", 0.0)
+    async with opened() as store:
+        await store.public_addresses()
+        cluster.put_nodes([peer(10)])
+        async with watching(store, PATIENCE) as watcher:
+            assert set(watcher.view) == {"p10"}
+            assert len(watcher.snapshots[0].leases) == 1
+    assert cluster.counts()["list nodes"] == 2
 
 
 async def test_with_alloc_only_our_own_node_is_asked_for(
