@@ -15,8 +15,12 @@ from flannel_core.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 BACKENDS = {"alloc": "flannel_backend_alloc", "host-gw": "flannel_backend_host_gw", "vxlan": "flannel_backend_vxlan"}
-STORES = {"etcd": "flannel_store_etcd", "sqlite": "flannel_store_sqlite"}
-STDLIB_OF = {"etcd": {"http"}, "sqlite": {"sqlite3"}}
+STORES = {
+    "etcd": "flannel_store_etcd",
+    "kubernetes": "flannel_store_kubernetes",
+    "sqlite": "flannel_store_sqlite",
+}
+STDLIB_OF = {"etcd": {"http"}, "kubernetes": {"http", "multiprocessing"}, "sqlite": {"sqlite3"}}
 """Costly parts of the standard library that a store may load."""
 COSTLY = {"ctypes", "http", "multiprocessing", "sqlite3", "tkinter", "unittest", "xml"}
 ON_DEMAND = {"flannel_core.metrics", "flannel_core.rehearsal"}
@@ -24,7 +28,11 @@ ON_DEMAND = {"flannel_core.metrics", "flannel_core.rehearsal"}
 LIBRARIES = {"h11", "msgspec", "pluggy"}
 """All that is not ours and not Python's."""
 
-LIBRARIES_OF = {"etcd": {"google", "grpclib", "h2", "hpack", "hyperframe", "multidict"}, "sqlite": set[str]()}
+LIBRARIES_OF = {
+    "etcd": {"google", "grpclib", "h2", "hpack", "hyperframe", "multidict"},
+    "kubernetes": {"cython_runtime", "google", "kubernetes", "urllib3", "yaml"},
+    "sqlite": set[str](),
+}
 """What a store's own SDK brings."""
 OPTIONAL = {"typing_extensions"}
 """Loaded by msgspec where it happens to be installed."""
