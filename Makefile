@@ -31,7 +31,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile machine lab test interop vm lint style types imports faults soak bench dist pins proto clean
+.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak bench dist pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -90,8 +90,11 @@ types: $(STAMP) ## mypy --strict over the core and every distribution
 imports: $(STAMP) ## who may import whom (.importlinter)
 	$(BIN)/lint-imports --no-logo
 
-faults: install ## break one object after another under running pings; print how long each took to come back
+faults: install ## break everything that can break, in every combination, under running pings; print how long it took
 	$(BIN)/python benchmarks/faults.py
+
+simulate: install ## a thousand random sequences of that in memory, a hundred in namespaces: 0 wrong end states
+	$(BIN)/python benchmarks/simulate.py
 
 soak: install ## kill -9 random agents of a lab, 50 times; each time the end state must be the same
 	$(BIN)/python benchmarks/soak.py

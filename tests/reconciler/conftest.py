@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import random
-import selectors
 import tempfile
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -14,34 +13,13 @@ from typing import Any
 import pytest
 
 from flannel_core.journal import Journal
+from flannel_core.lab.simulation.clock import JumpingLoop
 from flannel_core.objects import Address, FdbEntry, Identity, Link, Neighbour, Object, Route, Sysctl, Vxlan
 from flannel_core.ownership import OwnedFile
 from flannel_core.reconciler.engine import Reconciler
 from flannel_core.target import Actual, Changed, Failure, Put, Scope, Target, Unknown
 
 KERNEL_STAGES = {Link: 0, Address: 20, Neighbour: 30, FdbEntry: 30, Route: 40}
-
-
-class JumpingLoop(asyncio.SelectorEventLoop):
-    """Where others sleep until the next timer, this one sets its clock to it."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        super().__init__(JumpingSelector(self))
-
-    def time(self) -> float:
-        return self.now
-
-
-class JumpingSelector(selectors.DefaultSelector):
-    def __init__(self, loop: JumpingLoop) -> None:
-        super().__init__()
-        self.loop = loop
-
-    def select(self, timeout: float | None = None) -> Any:
-        assert timeout is not None, "everything waits for everything else"
-        self.loop.now += max(0.0, timeout)
-        return super().select(0)
 
 
 @pytest.hookimpl(tryfirst=True)

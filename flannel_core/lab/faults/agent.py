@@ -183,7 +183,7 @@ def _cpu_seconds(pid: int) -> float:
 
 
 CASES = (
-    Case(DEAD, DEAD, _dead, hosts=6, started=5, lasts=True),
+    Case(DEAD, DEAD, _dead, hosts=6, started=5),
     Case(FIGHT, FIGHT, _fight, lasts=True),
     Case(RESTART, "restart", _restart),
     Case(RESTART, "kill -9 and start", _kill),

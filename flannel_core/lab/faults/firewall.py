@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 import time
 from collections.abc import Sequence
 from functools import partial
@@ -18,21 +19,14 @@ FORWARD = '-m comment --comment "flanneld forward" -j FLANNEL-FWD'
 FOREIGN = "-s 203.0.113.1/32 -j DROP"
 """A rule of somebody else's, of TEST-NET-3 (RFC 5737)."""
 
+PROGRAMS = ("iptables", "ip6tables")
 IPTABLES = {
     "chains flushed": ["-F FLANNEL-FWD", "-t nat -F FLANNEL-POSTRTG"],
     "jumps removed": [f"-D FORWARD {FORWARD}", f"-t nat -D POSTROUTING {MASQ}"],
-    "jumps and chains removed": [
-        f"-D FORWARD {FORWARD}",
-        f"-t nat -D POSTROUTING {MASQ}",
-        "-F FLANNEL-FWD",
-        "-X FLANNEL-FWD",
-        "-t nat -F FLANNEL-POSTRTG",
-        "-t nat -X FLANNEL-POSTRTG",
-    ],
     "a rule deleted": ["-D FLANNEL-FWD 1", "-t nat -D FLANNEL-POSTRTG 3"],
     "every table flushed": ["-F", "-t nat -F"],
 }
-"""Without the program's name: done to iptables and ip6tables."""
+"""Without the program's name: done to both."""
 NFT = {
     "chains flushed": ["flush chain {table} postrtg", "flush chain {table} forward"],
     "a chain deleted": ["flush chain {table} forward", "delete chain {table} forward"],
@@ -42,8 +36,28 @@ NFT = {
 TABLES = ("ip flannel-ipv4", "ip6 flannel-ipv6")
 
 
+REMOVED = f"""
+*filter
+-D FORWARD {FORWARD}
+-F FLANNEL-FWD
+-X FLANNEL-FWD
+COMMIT
+*nat
+-D POSTROUTING {MASQ}
+-F FLANNEL-POSTRTG
+-X FLANNEL-POSTRTG
+COMMIT
+"""
+
+
 def _within_the_resync_period(commands: Sequence[str], scene: Scene) -> Outcome:
     return scene.repaired(lambda: run_all(scene.a, commands), RESYNC_SECONDS + TOOLS_SECONDS)
+
+
+def _jumps_and_chains_removed(scene: Scene) -> Outcome:
+    """In one transaction: a chain that the agent jumps to again cannot be deleted."""
+    scripts = [f"{program}-restore --noflush <<END {REMOVED}END" for program in PROGRAMS]
+    return _within_the_resync_period([f"sh -c {shlex.quote(script)}" for script in scripts], scene)
 
 
 def _jump_moved_behind_a_foreign_rule(scene: Scene) -> Outcome:
@@ -71,13 +85,12 @@ CASES = (
         Case(
             ROW,
             name,
-            partial(
-                _within_the_resync_period, [f"{program} {c}" for program in ("iptables", "ip6tables") for c in faults]
-            ),
+            partial(_within_the_resync_period, [f"{program} {c}" for program in PROGRAMS for c in faults]),
             firewalls=("iptables",),
         )
         for name, faults in IPTABLES.items()
     ),
+    Case(ROW, "jumps and chains removed", _jumps_and_chains_removed, firewalls=("iptables",)),
     Case(ROW, "a jump moved behind a foreign rule", _jump_moved_behind_a_foreign_rule, firewalls=("iptables",)),
     *(
         Case(

@@ -17,11 +17,12 @@ OTHER_ADDRESS = {4: f"{UNDERLAY4[199]}/{UNDERLAY4.prefixlen}", 6: f"{UNDERLAY6[1
 """Which no machine of a lab has."""
 
 
-def _address(host: Host, family: Family) -> str:
+def address_of(host: Host, family: Family) -> str:
+    """eth0's, with its prefix length, when nobody meddles."""
     return str(host.machine.ipv4 if family == 4 else host.machine.ipv6)
 
 
-def _add(address: str, family: Family) -> Iterable[str]:
+def put_back(address: str, family: Family) -> Iterable[str]:
     """An address and the default route, as whoever manages the network puts them back."""
     yield f"ip addr replace {address} dev eth0{'' if family == 4 else ' nodad'}"
     yield f"ip route replace default via {UNDERLAY4[1] if family == 4 else UNDERLAY6[1]}"
@@ -42,18 +43,18 @@ def _back_after(scene: Scene, take: Iterable[str], give: Iterable[str]) -> Outco
 
 
 def _down_and_up(scene: Scene) -> Outcome:
-    give = [command for family in FAMILIES for command in _add(_address(scene.a, family), family)]
+    give = [command for family in FAMILIES for command in put_back(address_of(scene.a, family), family)]
     return _back_after(scene, ["ip link set eth0 down"], ["ip link set eth0 up", *give])
 
 
 def _address_away(family: Family, scene: Scene) -> Outcome:
-    address = _address(scene.a, family)
-    return _back_after(scene, [f"ip addr del {address} dev eth0"], _add(address, family))
+    address = address_of(scene.a, family)
+    return _back_after(scene, [f"ip addr del {address} dev eth0"], put_back(address, family))
 
 
 def _other_address(family: Family, scene: Scene) -> Outcome:
     """To another one and back to the first."""
-    before, own, other = scene.settled_states(), _address(scene.a, family), OTHER_ADDRESS[family]
+    before, own, other = scene.settled_states(), address_of(scene.a, family), OTHER_ADDRESS[family]
     outcome = _worst(_readdressed(scene, family, own, other), _readdressed(scene, family, other, own))
     scene.expect_states(before)
     return outcome
@@ -64,7 +65,7 @@ def _readdressed(scene: Scene, family: Family, old: str, new: str) -> Outcome:
     a, held, public_ip = scene.a, scene.a.env.subnets, new.partition("/")[0]
     with scene.pinging() as pings:
         scene.ping_some(pings)
-        run_all(a, [f"ip addr del {old} dev eth0", *_add(new, family)])
+        run_all(a, [f"ip addr del {old} dev eth0", *put_back(new, family)])
         scene.lab.eventually(lambda: scene.is_settled() and public_ip in known_addresses(scene.b, a), BACK_SECONDS)
         scene.ping_some(pings)
     if a.env.subnets != held:

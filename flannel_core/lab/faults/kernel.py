@@ -14,6 +14,8 @@ ROW = "route, neighbour, FDB entry, address, device, MAC, MTU, every table"
 NEW_MAC = "02:00:5e:00:53:01"
 """A locally administered unicast address that no device has by itself."""
 
+FLUSHED_ROUTES = "every route flushed"
+
 Commands = Callable[[Host, Host, Family], Iterable[str]]
 
 
@@ -74,12 +76,12 @@ def _routes_flushed(host: Host, peer: Host, family: Family) -> Iterable[str]:
         yield f"ip -{family} route append {route}"
 
 
-_ANYWHERE: dict[str, Commands] = {
+ANYWHERE: dict[str, Commands] = {
     "route deleted": _route,
     "route led elsewhere": _route_elsewhere,
-    "every route flushed": _routes_flushed,
+    FLUSHED_ROUTES: _routes_flushed,
 }
-_VXLAN: dict[str, Commands] = {
+OF_VXLAN: dict[str, Commands] = {
     "neighbour deleted": _neighbour,
     "FDB entry deleted": _fdb,
     "address deleted": _address,
@@ -102,4 +104,4 @@ def _taken_away(commands: Commands, family: Family, scene: Scene) -> Outcome:
     return scene.repaired(lambda: run_all(scene.a, commands(scene.a, scene.b, family)))
 
 
-CASES = (*_cases(_ANYWHERE, ("vxlan", "host-gw")), *_cases(_VXLAN, ("vxlan",)))
+CASES = (*_cases(ANYWHERE, ("vxlan", "host-gw")), *_cases(OF_VXLAN, ("vxlan",)))

@@ -207,7 +207,7 @@ class Case:
 
     ``family``: done to one of the two; there is another case for the other. It needs so many ``hosts``, of which the
     first ``started`` (None: all) run, and happens with these backends, stores and firewalls. ``lasts``: something stays
-    away for the scene's outage. ``needs_go``: a Go flanneld.
+    away for the scene's outage, and other scenes do not disturb what is measured. ``needs_go``: a Go flanneld.
     """
 
     row: str
