@@ -77,7 +77,7 @@ class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class _Header(msgspec.Struct, frozen=True):
-    """The first line."""
+    """The first line. ``count`` is that of the others, by which a file that was cut is noticed."""
 
     version: int
     location: str
@@ -87,6 +87,7 @@ class _Header(msgspec.Struct, frozen=True):
     source: str
     own: _Row
     expires: float | None
+    count: int
     public_ipv4: str | None = None
     public_ipv6: str | None = None
 
@@ -127,18 +128,20 @@ class SnapshotFile:
             await asyncio.sleep(pause)
             self._changed.clear()
             self._touched = time.monotonic()
-            await call(partial(self.save, current()))
+            if not await call(partial(self.save, current())):
+                self._changed.set()
             pause = SECONDS_BETWEEN
 
-    def save(self, contents: Contents) -> None:
-        """Now. That it cannot be written is said once and harms nothing else."""
+    def save(self, contents: Contents) -> bool:
+        """Now. False: it cannot be written, which is said once and harms nothing else."""
         try:
             with self._writing:
                 write_atomically(self.path, _lines(contents), mode=0o600)
         except (OSError, UnicodeDecodeError) as error:
             self._said.say("file", logging.WARNING, f"{self.path}: the peers cannot be remembered: {error}")
-        else:
-            self._said.over("file")
+            return False
+        self._said.over("file")
+        return True
 
     def load(self, location: str) -> Remembered | None:
         """None if there is none of the store at ``location``, or it cannot be read, which is logged."""
@@ -149,17 +152,19 @@ class SnapshotFile:
                     return None
                 decode = msgspec.json.Decoder(_Row).decode
                 leases = tuple(_lease(decode(line)) for line in file)
+                if len(leases) != header.count:
+                    raise ValueError(f"it has {len(leases)} leases of {header.count}")
                 as_of = os.fstat(file.fileno()).st_mtime
             own = msgspec.structs.replace(_lease(header.own), expires=header.expires)
+            public = PublicAddresses(
+                None if header.public_ipv4 is None else IPv4Address(header.public_ipv4),
+                None if header.public_ipv6 is None else IPv6Address(header.public_ipv6),
+            )
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
             log.warning("%s is not readable (%s); waiting for the store", self.path, error)
             return None
-        public = PublicAddresses(
-            None if header.public_ipv4 is None else IPv4Address(header.public_ipv4),
-            None if header.public_ipv6 is None else IPv6Address(header.public_ipv6),
-        )
         config = ConfigText(header.config.encode(), header.source)
         return Remembered(as_of, header.cluster, header.revision, config, public, own, leases)
 
@@ -175,6 +180,7 @@ def _lines(contents: Contents) -> Iterator[bytes]:
         contents.config.source,
         _row(contents.own),
         contents.own.expires,
+        len(contents.leases),
         _text(public.ipv4),
         _text(public.ipv6),
     )
