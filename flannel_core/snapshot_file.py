@@ -76,7 +76,7 @@ class _Row(msgspec.Struct, frozen=True, array_like=True, gc=False):
     data6: str | None = None
 
 
-class _Header(msgspec.Struct, frozen=True):
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The first line. ``count`` is that of the others, by which a file that was cut is noticed."""
 
     version: int

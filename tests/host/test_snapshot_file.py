@@ -67,7 +67,8 @@ def test_whatever_is_damaged_it_is_all_or_nothing_and_never_an_error(tmp_path_fa
         st.sampled_from([whole[:at], whole[:at] + b"\xff" + whole[at + 1 :], whole + b"[", b"[" * 9000])
     )
     file.path.write_bytes(damaged)
-    assert file.load(HERE) is None
+    remembered = file.load(HERE)
+    assert remembered is None or damaged == whole[:-1], "the last line's end tells nothing"
 
 
 def test_where_it_cannot_be_written_that_is_said_once_and_the_old_one_stays(
