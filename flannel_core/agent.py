@@ -261,7 +261,8 @@ class Agent:
         assert self.member.peers is not None
         async for event in self.store.leases():
             silence, self._store_answered = self.store_silence, time.monotonic()
-            self.member.peers.heard_again(silence or 0.0)
+            if "expiry" in self.store.capabilities:  # elsewhere no silence, however long, costs anybody a lease
+                self.member.peers.heard_again(silence or 0.0)
             match event:
                 case Snapshot():
                     self.member.peers.snapshot(event)

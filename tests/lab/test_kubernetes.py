@@ -89,6 +89,21 @@ def test_a_node_that_is_deleted_is_forgotten_by_the_others(lab):
     assert a.pings(b)
 
 
+def test_a_node_that_is_deleted_after_a_long_silence_is_forgotten_at_once_for_none_expires(lab):
+    hosts = lab.hosts(3, store="kubernetes", started=False)
+    a, b, c = hosts
+    for host in hosts:
+        host.start(removal_hold_off="2")
+    lab.wait_until_ready(hosts)
+    lab.eventually(lambda: a.pings(b) and a.pings(c))
+    lab.eventually(lambda: a.status().store.answered_ago > 3, 15)
+    subnet = c.subnet
+    c.kill()
+    a.store.release(subnet)
+    lab.eventually(lambda: str(subnet) not in a.run("ip route"), 1)
+    assert "Removing nothing" not in a.log()
+
+
 @pytest.mark.parametrize("case", sorted(file.stem for file in GO.glob("*.json") if file.stem not in NO_BACKEND_YET))
 def test_a_node_that_go_annotated_is_taken_over_without_a_write_and_written_anew_byte_for_byte(lab, case):
     recorded = json.loads((GO / f"{case}.json").read_text())
