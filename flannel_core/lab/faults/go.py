@@ -7,7 +7,8 @@ import time
 from ..hosts import Host
 from ..network import LabError
 from ..programs import FLANNELD
-from .scene import RESYNC_SECONDS, Case, Outcome, Scene, differences, expect_none_lost
+from .scene import BACK_SECONDS, RESYNC_SECONDS, Case, Outcome, Scene, differences, expect_none_lost
+from .store import UNTRUSTED, keys_refused, untrusted, write_entry
 
 ROW = "a host switched in place from Go to ours and back, --ip-masq"
 SHOWN = "sh -c 'iptables -S; iptables -t nat -S; ip6tables -S; ip6tables -t nat -S; nft -s list ruleset'"
@@ -49,4 +50,32 @@ def _switched(scene: Scene) -> Outcome:
     return Outcome(slowest, 0, pings.sent)
 
 
-CASES = (Case(ROW, ROW, _switched, stores=("etcd",), needs_go=True),)
+def _untrusted_beside(scene: Scene) -> Outcome:
+    """A third host runs Go's, which believes much of it, and loses peers by it; but it runs, and so do ours."""
+    a, b, third = scene.hosts
+    assert scene.go is not None
+    third.runs(scene.go)
+    third.start()
+    scene.lab.wait_until_ready([third])
+    scene.wait_until_settled()
+    entries = list(untrusted(scene))
+    with scene.pinging() as pings:
+        scene.ping_some(pings)
+        for key, value, _ in entries:
+            write_entry(scene, key, value)
+        expected = sorted(key for key, _, _ in entries)
+        seconds = scene.seconds_until(lambda: keys_refused(a) == expected, BACK_SECONDS)
+        for key, _, _ in entries:
+            write_entry(scene, key, None)
+        scene.lab.eventually(lambda: not a.status().refused and not b.status().refused, BACK_SECONDS)
+        scene.ping_some(pings)
+    expect_none_lost(pings)
+    if not (a.ready() and b.ready() and third.ready()):
+        raise LabError("\n".join(host.explain() for host in scene.hosts))
+    return Outcome(seconds, 0, pings.sent)
+
+
+CASES = (
+    Case(ROW, ROW, _switched, stores=("etcd",), needs_go=True),
+    Case(UNTRUSTED, "beside Go", _untrusted_beside, stores=("etcd",), hosts=3, started=2, needs_go=True),
+)

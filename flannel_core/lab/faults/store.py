@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ..etcd import EtcdCluster
+from ..hosts import Host
 from ..network import LabError
 from ..stores import EtcdLabStore
 from .scene import BACK_SECONDS, Case, Outcome, Scene, differences, expect_none_lost, mac, state, states
@@ -176,9 +177,7 @@ def _untrusted(scene: Scene) -> Outcome:
         for key, value, _ in entries:
             write_entry(scene, key, value)
         expected = sorted(key for key, _, _ in entries)
-        seconds = scene.seconds_until(
-            lambda: sorted(refused.key for refused in a.status().refused) == expected, BACK_SECONDS
-        )
+        seconds = scene.seconds_until(lambda: keys_refused(a) == expected, BACK_SECONDS)
         reasons = {refused.key: str(refused) for refused in a.status().refused}
         scene.ping_some(pings)
         changed = differences(before_a, state(a))
@@ -194,6 +193,11 @@ def _untrusted(scene: Scene) -> Outcome:
         if word not in reasons[key]:
             raise LabError(f"{key}: {reasons[key]!r} does not say {word!r}")
     return Outcome(seconds, 0, pings.sent)
+
+
+def keys_refused(host: Host) -> list[str]:
+    """Of the leases that the host's agent does not believe."""
+    return sorted(refused.key for refused in host.status().refused)
 
 
 def write_entry(scene: Scene, key: str, value: str | None) -> None:

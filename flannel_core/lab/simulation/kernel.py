@@ -20,6 +20,10 @@ RTPROT_KERNEL = 2
 EXTERNAL = "eth0"
 
 
+class WatchDied(Exception):
+    """What a watch ends with."""
+
+
 class Told(msgspec.Struct, frozen=True):
     """A notification: ``item`` came, or (``gone``) went; of a link or an address only that something about its device
     changed can be relied on. ``own``: the agent that listens did it."""
@@ -44,16 +48,18 @@ class Kernel:
         """How often anything became other than it was."""
         self.refuse = 0
         """So many writes of the agent fail, as where memory is short for a moment."""
-        self._listeners: list[asyncio.Queue[Told | None]] = []
+        self.mute = False
+        """No question is answered and nothing can be written."""
+        self._listeners: list[asyncio.Queue[Told | WatchDied | None]] = []
 
     # --- listening -----------------------------------------------------------------------------------------------
 
-    def subscribe(self) -> asyncio.Queue[Told | None]:
-        queue: asyncio.Queue[Told | None] = asyncio.Queue()
+    def subscribe(self) -> asyncio.Queue[Told | WatchDied | None]:
+        queue: asyncio.Queue[Told | WatchDied | None] = asyncio.Queue()
         self._listeners.append(queue)
         return queue
 
-    def unsubscribe(self, queue: asyncio.Queue[Told | None]) -> None:
+    def unsubscribe(self, queue: asyncio.Queue[Told | WatchDied | None]) -> None:
         self._listeners.remove(queue)
 
     def overrun(self) -> None:
@@ -62,6 +68,11 @@ class Kernel:
             while not queue.empty():
                 queue.get_nowait()
             queue.put_nowait(None)
+
+    def end_watches(self) -> None:
+        """Whoever listens has to begin anew."""
+        for queue in self._listeners:
+            queue.put_nowait(WatchDied("simulated"))
 
     def _tell(self, item: Object, *, gone: bool = False, own: bool = False) -> None:
         for queue in self._listeners:

@@ -108,7 +108,7 @@ class Sequence:
     async def _calm(self) -> None:
         """All that was away comes back, by its owner's hand; then nothing happens for a long time."""
         for host in self.hosts:
-            host.kernel.refuse = 0
+            host.kernel.refuse, host.kernel.mute = 0, False
             restore_interface(host)
             self.store.return_to(host.name)
             host.start()

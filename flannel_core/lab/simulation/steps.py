@@ -171,6 +171,16 @@ def _refuse(scene: Scene, host: SimulatedHost) -> str:
     return f"the next {host.kernel.refuse} writes fail"
 
 
+def _watch_dies(scene: Scene, host: SimulatedHost) -> str:
+    host.kernel.end_watches()
+    return "the watch of the kernel dies"
+
+
+def _mute(scene: Scene, host: SimulatedHost) -> str:
+    host.kernel.mute = not host.kernel.mute
+    return "the kernel does not answer" if host.kernel.mute else "the kernel answers again"
+
+
 def _rules_flushed(scene: Scene, host: SimulatedHost) -> str:
     host.kernel.rules.clear()
     return "traffic rules flushed"
@@ -302,7 +312,7 @@ STEPS_OF_A_HOST: tuple[Step, ...] = (
     *(_delete(kind) for kind in (Route, Neighbour, FdbEntry, Address, Link)),
     _flush, _alter, _stray, _change_device, _change_device, _block, _unblock,
     _interface_down, _interface_back, _interface_back, _interface_mtu, _address_away, _other_address,
-    _overrun, _refuse, _rules_flushed, _rules_cut,
+    _overrun, _refuse, _watch_dies, _mute, _rules_flushed, _rules_cut,
     _kill, _start, _start, _store_away, _store_back, _store_back, _backup, _restore, _compact, _lease_deleted,
     _phantom, _phantom, _phantom_gone, _bad, _bad_gone,
 )  # fmt: skip

@@ -9,13 +9,15 @@ from typing import ClassVar
 from flannel_core.firewall.rules import IptablesRules, NftablesRules
 from flannel_core.netlink.ours import Ours
 from flannel_core.objects import Address, FdbEntry, Identity, Link, Neighbour, Object, Offload, Route, Sysctl
-from flannel_core.target import Actual, Changed, Failure, Put, Scope, Target, Unknown
+from flannel_core.target import Actual, Changed, Failure, Put, Scope, Target, TargetUnavailable, Unknown
 
-from .kernel import Kernel, Told
+from .kernel import Kernel, Told, WatchDied
 
 FIREWALL_SECONDS = 5.0
 SETTINGS_SECONDS = 10.0
 LONGEST_WRITE = 0.02
+BATCH = 3
+"""Objects written at once."""
 LONGEST_DELAY = 0.2
 """How long a notification may be on its way, in seconds."""
 
@@ -41,7 +43,7 @@ class SimulatedKernelTarget(Target):
 
     async def read(self, scope: Scope) -> Iterator[Actual]:
         self.scope = scope
-        await asyncio.sleep(self._kernel.rng.uniform(0, LONGEST_WRITE))
+        await self._answer()
         found = list(self._kernel.objects.values())
         return iter(
             Actual(item)
@@ -53,11 +55,13 @@ class SimulatedKernelTarget(Target):
         self.scope = scope
         return self._changes(self._kernel.subscribe())
 
-    async def _changes(self, queue: asyncio.Queue[Told | None]) -> AsyncIterator[Changed | Unknown]:
+    async def _changes(self, queue: asyncio.Queue[Told | WatchDied | None]) -> AsyncIterator[Changed | Unknown]:
         try:
             while True:
                 told = await queue.get()
                 await asyncio.sleep(self._kernel.rng.choice((0, 0, self._kernel.rng.uniform(0, LONGEST_DELAY))))
+                if isinstance(told, WatchDied):
+                    raise told
                 if told is None:
                     yield Unknown(None, "notifications were lost")
                     continue
@@ -82,11 +86,21 @@ class SimulatedKernelTarget(Target):
             yield Changed(item.identity, None, "somebody")
 
     async def write(self, puts: Sequence[Put], removes: Sequence[Object]) -> list[Failure]:
-        await asyncio.sleep(self._kernel.rng.uniform(0, LONGEST_WRITE))
+        await self._answer()
+        failures = []
         for item in removes:
             self._kernel.remove(item, own=True)
-        results = [(put.object, self._kernel.write(put.object, put.previous)) for put in puts]
-        return [Failure(item, reason, foreign="in the way" in reason) for item, reason in results if reason]
+        for number, put in enumerate(puts, 1):
+            if reason := self._kernel.write(put.object, put.previous):
+                failures.append(Failure(put.object, reason, foreign="in the way" in reason))
+            if number % BATCH == 0:
+                await self._answer()  # it may die, or something else may come in between
+        return failures
+
+    async def _answer(self) -> None:
+        await asyncio.sleep(self._kernel.rng.uniform(0, LONGEST_WRITE))
+        if self._kernel.mute:
+            raise TargetUnavailable("simulated: it does not answer")
 
 
 class _PolledTarget(Target):
