@@ -19,7 +19,11 @@ COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables
 	systemd-analyze:systemd
 # and what the virtual machine of tests/vm takes besides
 VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux
-PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml stores/*/pyproject.toml))
+# and what the CNI plugin is built with, and tested: what it calls
+CNI_COMMANDS := gcc:gcc /usr/bin/python3-config:python3-dev /usr/lib/cni/bridge:containernetworking-plugins
+CNI_PYTHON ?= /usr/bin/python3
+CNI_PROGRAM := $(or $(FLANNEL_CNI_PROGRAM),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/flannel-cni/flannel)
+PLUGINS := $(patsubst %/pyproject.toml,%,$(wildcard backends/*/pyproject.toml stores/*/pyproject.toml cni/pyproject.toml))
 PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
 PACKAGES := $(notdir $(TREES))
@@ -31,7 +35,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak bench dist pins proto clean
+.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak bench dist cni compiler pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -41,7 +45,8 @@ install: commands $(STAMP) compile ## install everything into .venv, pinned and 
 commands: WANTED = $(COMMANDS)
 machine: WANTED = $(VM_COMMANDS)
 machine: install
-commands machine:
+compiler: WANTED = $(CNI_COMMANDS)
+commands machine compiler:
 	@missing=$$(for pair in $(WANTED); do command -v "$${pair%:*}" > /dev/null || echo "$${pair#*:}"; done | sort -u); \
 	if [ -z "$$missing" ]; then exit 0; fi; \
 	if [ "$$(id -u)" -ne 0 ] || ! command -v apt-get > /dev/null; then \
@@ -69,7 +74,7 @@ compile: $(STAMP)
 lab: install ## three hosts on this machine that ping each other's containers (HOSTS=3, LAB_ARGS="--backend host-gw")
 	$(BIN)/flannelctl lab --hosts $(HOSTS) $(LAB_ARGS)
 
-test: machine ## every test (TEST_ARGS="tests/house -k links"; FLANNEL_TEST_SEED=N repeats the random cases of a run)
+test: machine cni ## every test (TEST_ARGS="tests/house -k links"; FLANNEL_TEST_SEED=N repeats the random cases of a run)
 	$(BIN)/pytest $(if $(FLANNEL_TEST_SEED),--hypothesis-seed=$(FLANNEL_TEST_SEED)) $(TEST_ARGS)
 
 interop: install ## mixed clusters with Go flannel, and a table of how they fared (FLANNELD_GO=/path/to/a/v0.28.9)
@@ -104,6 +109,12 @@ bench: install ## start time, memory and programming time, beside Go flannel's
 
 dist: $(STAMP) ## a wheel of every distribution, in dist/
 	$(BIN)/uv build --quiet --wheel --all-packages --out-dir dist
+
+cni: $(CNI_PROGRAM) ## the CNI plugin as one program that needs nothing of the host, outside of this tree
+	@echo $(CNI_PROGRAM)
+
+$(CNI_PROGRAM): $(wildcard cni/flannel_cni/*.py) cni/flannel_cni/program.c flannel_core/printable.py flannel_core/state_file.py | compiler
+	PYTHONPATH=cni:. $(CNI_PYTHON) -m flannel_cni.build $@
 
 pins: $(STAMP) ## resolve every dependency again and write the versions to requirements/pins.txt
 	$(BIN)/uv lock --quiet --upgrade

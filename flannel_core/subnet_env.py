@@ -47,7 +47,7 @@ def parse(text: bytes) -> SubnetEnv:
 
     A list of subnets counts as none, as in Go. Raises ValueError with what is wrong, safe to print.
     """
-    values = _variables(text)
+    values = variables(text)
     networks: list[IPNetwork] = []
     subnets: list[IPNetwork] = []
     for prefix in _PREFIXES.values():
@@ -58,6 +58,24 @@ def parse(text: bytes) -> SubnetEnv:
     if not re.fullmatch("[0-9]{1,9}", mtu):
         raise ValueError(f"FLANNEL_MTU is no number: '{printable(mtu)}'")
     return SubnetEnv(tuple(networks), tuple(subnets), int(mtu), values.get("FLANNEL_IPMASQ") == "true")
+
+
+def variables(text: bytes) -> dict[str, str]:
+    """Every variable of a file, by the same rules. Raises ValueError as :func:`parse` does."""
+    try:
+        lines = text.decode().splitlines()
+    except UnicodeDecodeError as error:
+        raise ValueError(f"byte {error.start} is not UTF-8") from None
+    values = {}
+    for number, line in enumerate(map(str.strip, lines), 1):
+        if not line or line.startswith("#"):
+            continue
+        found = _LINE.fullmatch(line)
+        value = found and _value(found[2])
+        if found is None or value is None:
+            raise ValueError(f"line {number} is not NAME=VALUE: '{printable(line)}'")
+        values[found[1]] = value
+    return values
 
 
 def write(path: Path, env: SubnetEnv) -> None:
@@ -81,23 +99,6 @@ def read(path: Path) -> tuple[SubnetEnv | None, str]:
         return None, f"{path}: cannot be read ({error.strerror})"
     except ValueError as error:
         return None, f"{path}: {error}"
-
-
-def _variables(text: bytes) -> dict[str, str]:
-    try:
-        lines = text.decode().splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"byte {error.start} is not UTF-8") from None
-    values = {}
-    for number, line in enumerate(map(str.strip, lines), 1):
-        if not line or line.startswith("#"):
-            continue
-        found = _LINE.fullmatch(line)
-        value = found and _value(found[2])
-        if found is None or value is None:
-            raise ValueError(f"line {number} is not NAME=VALUE: '{printable(line)}'")
-        values[found[1]] = value
-    return values
 
 
 def _value(text: str) -> str | None:

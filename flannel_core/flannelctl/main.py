@@ -14,7 +14,9 @@ from .. import __version__
 from ..errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, FlannelError
 from .cleanup_command import cleanup
 from .config_command import app as config_app
+from .docker_options_command import docker_options
 from .events_command import events
+from .install_cni_command import install_cni
 from .lease_command import app as lease_app
 from .output import complain
 from .plan_command import plan
@@ -37,6 +39,8 @@ app.command(plan)
 app.command(events)
 app.command(plugins)
 app.command(cleanup)
+app.command(docker_options)
+app.command(install_cni)
 app.command(config_app)
 app.command(lease_app)
 

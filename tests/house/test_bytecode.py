@@ -41,5 +41,10 @@ def test_make_compiles_the_trees_of_a_checkout(tmp_path: Path) -> None:
 def test_an_environment_that_make_installed_is_compiled_whole() -> None:
     """One that something else made (tox, uv by hand) is its maker's affair."""
     if (Path(sys.prefix) / "installed").exists():
-        ours = [ROOT / "flannel_core", *ROOT.glob("backends/*/flannel_*"), *ROOT.glob("stores/*/flannel_*")]
+        ours = [
+            ROOT / "flannel_core",
+            *ROOT.glob("backends/*/flannel_*"),
+            *ROOT.glob("stores/*/flannel_*"),
+            ROOT / "cni/flannel_cni",
+        ]
         assert uncompiled(Path(sysconfig.get_path("purelib")), *ours) == []

@@ -57,7 +57,12 @@ def test_the_contract_names_every_plugin(section: str, key: str) -> None:
 
 
 def test_the_contract_looks_into_every_package() -> None:
-    assert names("importlinter", "root_packages") == plugin_packages() | {"flannel_core"}
+    assert names("importlinter", "root_packages") == plugin_packages() | {"flannel_core", "flannel_cni"}
+
+
+def test_every_module_of_the_cni_plugin_is_held_to_be_lean() -> None:
+    modules = {f"flannel_cni.{path.stem}" for path in ROOT.glob("cni/flannel_cni/[!_]*.py")}
+    assert names("importlinter:contract:cni", "source_modules") == modules - {"flannel_cni.build"}
 
 
 def test_every_plugin_is_held_to_be_pure_or_lean() -> None:

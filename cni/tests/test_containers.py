@@ -1,0 +1,308 @@
+"""Containers come and go: Debian's bridge, host-local and portmap do what this plugin tells them, in a real kernel."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from flannel_core.lab import Host, Lab
+from flannel_core.lab.network import NAMESPACES, execute, inside, ip_batch, make_namespaces
+
+
+def addresses(result: dict[str, Any]) -> list[str]:
+    return [ip["address"] for ip in result["ips"]]
+
+
+def default_of_go(node: Any, **keys: Any) -> dict[str, Any]:
+    """The plugin's part of 10-flannel.conflist."""
+    delegate = {"hairpinMode": True, "isDefaultGateway": True}
+    config: dict[str, Any] = node.config(cniVersion="0.3.1", name="cbr0", delegate=delegate, **keys)
+    return config
+
+
+def test_a_container_gets_an_address_of_the_hosts_subnet_and_gives_it_back(node: Any) -> None:
+    answer = node.add()
+    assert answer.code == 0, answer
+    assert addresses(answer.json) == ["10.5.43.2/24"]
+    assert answer.out.startswith(b'{\n    "cniVersion": "1.0.0"')
+    assert node.leased() == ["10.5.43.2"]
+    assert node.call("CHECK", prevResult=answer.json) == (0, b"", "")
+    assert node.call("DEL") == (0, b"", "")
+    assert (node.noted(), node.leased(), node.devices()) == ([], [], {"cni0"})
+
+
+@pytest.mark.parametrize("version", [None, "", "0.1.0", "0.2.0", "0.3.0", "0.3.1", "0.4.0", "1.0.0"])
+def test_every_version_of_the_specification_that_the_delegate_knows(node: Any, version: str | None) -> None:
+    answer = node.add(cniVersion=version)
+    assert answer.code == 0, answer
+    assert answer.json["cniVersion"] == (version or "0.1.0")
+    assert node.call("DEL", cniVersion=version).code == 0
+    assert (node.noted(), node.leased()) == ([], [])
+
+
+def test_the_delegate_is_told_what_it_needs_and_what_it_was_told_is_noted_down(node: Any) -> None:
+    answer = node.add(config=default_of_go(node, runtimeConfig={"mac": "02:00:00:00:00:05"}, args={"a": 1}))
+    assert answer.code == 0, answer
+    noted = (node.data / "c1:cbr0:eth0").read_text()
+    assert noted in answer.said
+    assert noted == (
+        '{"cniVersion":"0.3.1","hairpinMode":true,"ipMasq":false,'
+        f'"ipam":{{"dataDir":"{node.addresses}","ranges":[[{{"subnet":"10.5.43.0/24"}}]],'
+        '"routes":[{"dst":"10.5.0.0/16"}],"type":"host-local"},'
+        '"isDefaultGateway":true,"isGateway":true,"mtu":1450,"name":"cbr0",'
+        '"runtimeConfig":{"mac":"02:00:00:00:00:05"},"type":"bridge"}'
+    )
+    assert ((node.data / "c1:cbr0:eth0").stat().st_mode & 0o777, node.data.stat().st_mode & 0o777) == (0o600, 0o700)
+    assert (node.data / "c1").read_text() == noted, "the name that Go's plugin knows it by"
+
+
+def test_a_container_of_two_stacks(node: Any) -> None:
+    node.subnet_env.write_text(
+        node.subnet_env.read_text() + "FLANNEL_IPV6_NETWORK=fc00:5::/48\nFLANNEL_IPV6_SUBNET=fc00:5:0:43::1/64\n"
+    )
+    answer = node.add()
+    assert addresses(answer.json) == ["10.5.43.2/24", "fc00:5:0:43::2/64"]
+    assert [route["dst"] for route in answer.json["routes"]] == ["10.5.0.0/16", "fc00:5::/48"]
+    assert node.call("CHECK", prevResult=answer.json).code == 0
+    assert node.call("DEL").code == 0
+    assert node.leased() == []
+
+
+def test_two_networks_of_one_container_are_noted_down_apart(node: Any) -> None:
+    other = {"bridge": "cni1"}
+    first = node.add()
+    second = node.call("ADD", name="other", delegate=other, environment={"CNI_IFNAME": "net1"})
+    assert (first.code, second.code) == (0, 0), second
+    assert node.noted() == ["c1", "c1:other:net1", "c1:podnet:eth0"]
+    assert node.call("DEL", name="other", environment={"CNI_IFNAME": "net1"}).code == 0
+    assert (node.leased("other"), node.leased()) == ([], ["10.5.43.2"])
+    assert node.call("DEL").code == 0
+    assert (node.noted(), node.leased()) == ([], [])
+
+
+def test_a_second_add_fails_and_leaves_the_first_its_network(node: Any) -> None:
+    first = node.add()
+    assert node.add().error == (999, "container veth name provided (eth0) already exists")
+    assert node.call("CHECK", prevResult=first.json).code == 0
+    assert node.leased() == ["10.5.43.2"]
+
+
+def test_del_twice_and_of_what_never_was_is_no_error(node: Any) -> None:
+    node.add()
+    assert [node.call("DEL").code for _ in range(2)] == [0, 0]
+    assert node.call("DEL", "unheard-of") == (0, b"", "")
+
+
+def test_a_container_whose_namespace_is_gone_gives_its_address_back(node: Any) -> None:
+    node.add()
+    for netns in ("", "/run/netns/gone"):
+        assert node.call("DEL", environment={"CNI_NETNS": netns}).code == 0
+        assert (node.noted(), node.leased()) == ([], [])
+
+
+def test_del_needs_neither_subnet_env_nor_the_same_configuration(node: Any) -> None:
+    node.add()
+    node.subnet_env.unlink()
+    assert node.call("DEL", delegate={"type": "something-else"}).code == 0
+    assert (node.noted(), node.leased()) == ([], [])
+
+
+def test_check_finds_an_address_that_an_operator_took_away(node: Any) -> None:
+    result = node.add().json
+    execute(f"{node.namespace}-c1", "ip addr flush dev eth0", {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    code, message = node.call("CHECK", prevResult=result).error
+    assert code == 999
+    assert "10.5.43.2" in message
+
+
+def test_check_finds_a_container_whose_subnet_is_no_longer_leased(node: Any) -> None:
+    result = node.add().json
+    node.subnet_env.write_text(node.subnet_env.read_text().replace("10.5.43.1", "10.5.99.1"))
+    assert node.call("CHECK", prevResult=result).error == (
+        999,
+        "container c1 has an address of 10.5.43.0/24, but this host leases 10.5.99.0/24: "
+        "it cannot be reached until it is made anew",
+    )
+    node.subnet_env.unlink()
+    assert node.call("CHECK", prevResult=result).code == 0, "the agent is only late"
+
+
+def test_check_knows_what_was_never_attached(node: Any) -> None:
+    result = node.add().json
+    code, message = node.call("CHECK", "c2", prevResult=result).error
+    assert (code, message) == (
+        999,
+        f"container c2 has no eth0 in the network podnet: nothing is noted down in {node.data}",
+    )
+
+
+def test_gc_takes_away_what_the_runtime_does_not_name_and_nothing_else(node: Any) -> None:
+    for name in ("gone", "here"):
+        assert node.add(name).code == 0
+    assert (
+        node.call("ADD", "here", name="other", delegate={"bridge": "cni1"}, environment={"CNI_IFNAME": "n1"}).code == 0
+    )
+    (node.data / "notes.of.somebody").write_text("not ours")
+    valid = [{"containerID": "here", "ifname": "eth0"}]
+    keys = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
+    assert node.call("GC", **keys) == (0, b"", "")
+    assert node.noted() == ["here", "here:other:n1", "here:podnet:eth0", "notes.of.somebody"]
+    assert node.leased() == ["10.5.43.3"]
+    assert node.leased("other") == ["10.5.43.2"]
+
+
+def test_gc_goes_on_after_one_that_cannot_be_taken_away_and_names_it(node: Any) -> None:
+    node.fake(
+        "stubborn", 'test "$CNI_COMMAND" = ADD && exec echo "{}"; echo \'{"code": 11, "msg": "not now"}\'; exit 1'
+    )
+    assert node.add("c1", delegate={"type": "stubborn"}).code == 0
+    assert node.add("c2").code == 0
+    answer = node.call("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": []})
+    assert answer.error == (999, "not everything could be taken away")
+    assert answer.json["details"] == "c1 eth0: not now"
+    assert node.noted() == ["c1", "c1:podnet:eth0"]
+    assert node.leased() == []
+
+
+def test_gc_without_a_list_takes_nothing_away(node: Any) -> None:
+    node.add()
+    for valid in ({}, {"cni.dev/valid-attachments": None}, {"cni.dev/valid-attachments": ["c1"]}):
+        assert node.call("GC", cniVersion="1.1.0", **valid).error[0] == 7
+    assert node.leased() == ["10.5.43.2"]
+
+
+def test_a_delegate_that_knows_gc_and_status_is_asked_too(node: Any) -> None:
+    """Debian's bridge is older than both commands."""
+    node.fake(
+        "modern",
+        f'cat > {node.directory}/got-$CNI_COMMAND; test "$CNI_COMMAND" = VERSION && '
+        'echo \'{"cniVersion":"1.1.0","supportedVersions":["1.0.0","1.1.0"]}\'; exit 0',
+    )
+    keys = {"cniVersion": "1.1.0", "delegate": {"type": "modern"}}
+    assert node.call("STATUS", **keys).code == 0
+    assert node.call("GC", **keys, **{"cni.dev/valid-attachments": []}).code == 0
+    status, gc = (json.loads((node.directory / f"got-{command}").read_text()) for command in ("STATUS", "GC"))
+    assert (status["type"], status["name"]) == ("modern", "podnet")
+    assert gc["cni.dev/valid-attachments"] == []
+
+
+def test_status_says_whether_an_add_would_work(node: Any) -> None:
+    assert node.call("STATUS", cniVersion="1.1.0") == (0, b"", "")
+    (node.bin / "host-local").unlink()
+    code, message = node.call("STATUS", cniVersion="1.1.0").error
+    assert (code, message) == (50, f'failed to find plugin "host-local" in path [{node.bin}]')
+
+
+def test_a_hundred_containers_at_once_get_a_hundred_addresses(node: Any) -> None:
+    names = [f"c{number}" for number in range(100)]
+    for name in names:
+        node.container(name)
+    with ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda name: node.call("ADD", name), names))
+    assert [answer for answer in answers if answer.code] == []
+    given = {address for answer in answers for address in addresses(answer.json)}
+    assert len(given) == 100
+    assert len(node.leased()) == 100
+    with ThreadPoolExecutor(16) as pool:
+        assert {answer.code for answer in pool.map(lambda name: node.call("DEL", name), names)} == {0}
+    assert (node.noted(), node.leased(), node.devices()) == ([], [], {"cni0"})
+
+
+class Container:
+    """On a host of the lab, by way of the plugins that a runtime calls one after the other."""
+
+    def __init__(self, host: Host, program: Path, port: int) -> None:
+        self.host = host
+        self.namespace = f"{host.namespace}-{secrets.token_hex(2)}"
+        self.paths = f"{program.parent}:/usr/lib/cni"
+        self.flannel = {
+            "cniVersion": "1.0.0",
+            "name": "cbr0",
+            "type": "flannel",
+            "subnetFile": str(host.subnet_file),
+            "dataDir": str(host.directory / "cni"),
+            "ipam": {"dataDir": str(host.directory / "networks")},
+            "delegate": {"isDefaultGateway": True},
+        }
+        mappings = [{"hostPort": port, "containerPort": 80, "protocol": "tcp"}]
+        self.portmap = {
+            "cniVersion": "1.0.0",
+            "name": "cbr0",
+            "type": "portmap",
+            "runtimeConfig": {"portMappings": mappings},
+        }
+        self.result: dict[str, Any] = {}
+
+    def call(self, command: str, plugin: str, config: dict[str, Any]) -> Any:
+        environment = {
+            "CNI_COMMAND": command,
+            "CNI_CONTAINERID": self.namespace,
+            "CNI_NETNS": str(NAMESPACES / self.namespace),
+            "CNI_IFNAME": "eth0",
+            "CNI_PATH": self.paths,
+            "PATH": "/usr/sbin:/usr/bin:/sbin:/bin",
+        }
+        done = subprocess.run(
+            ["ip", "netns", "exec", self.host.namespace, plugin],
+            env=environment,
+            input=json.dumps(config).encode(),
+            capture_output=True,
+            check=False,
+        )
+        assert done.returncode == 0, done
+        return json.loads(done.stdout or "null")
+
+    def add(self, program: Path) -> None:
+        make_namespaces([self.namespace])
+        self.result = self.call("ADD", str(program), self.flannel)
+        self.call("ADD", "/usr/lib/cni/portmap", {**self.portmap, "prevResult": self.result})
+
+    def remove(self, program: Path) -> None:
+        self.call("DEL", "/usr/lib/cni/portmap", self.portmap)
+        self.call("DEL", str(program), self.flannel)
+        ip_batch([f"netns del {self.namespace}"])
+
+    @property
+    def address(self) -> str:
+        address: str = self.result["ips"][0]["address"]
+        return address.partition("/")[0]
+
+    def pings(self, other: Container) -> bool:
+        execute(self.namespace, f"ping -c 1 -W 2 {other.address}", {"PATH": "/usr/bin:/bin"})
+        return True
+
+
+def test_containers_on_two_hosts_ping_and_a_published_port_is_reached(program: Path) -> None:
+    with Lab() as lab:
+        hosts = lab.hosts(2, backend="vxlan")
+        for host in hosts:
+            host.run("ip link del cni0")  # the lab's own pod has the bridge and the addresses that the plugin will take
+        a, b = (Container(host, program, 8080) for host in hosts)
+        for container in (a, b):
+            container.add(program)
+        assert lab.eventually(lambda: a.pings(b))
+        assert lab.eventually(lambda: b.pings(a))
+
+        server = inside(b.namespace, lambda: socket.create_server(("0.0.0.0", 80)))
+        with server, inside(hosts[0].namespace, lambda: _connected(hosts[1])) as client:
+            with server.accept()[0] as served:
+                served.sendall(b"hello")
+            assert client.recv(5) == b"hello"
+        for container in (a, b):
+            container.remove(program)
+        for host in hosts:
+            assert list((host.directory / "cni").iterdir()) == []
+            assert not list((host.directory / "networks/cbr0").glob("10.*"))
+            assert "8080" not in host.run("iptables-save -t nat")
+
+
+def _connected(host: Host) -> socket.socket:
+    assert host.machine.ipv4
+    return socket.create_connection((str(host.machine.ipv4.ip), 8080), timeout=5)
