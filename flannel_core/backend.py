@@ -86,7 +86,8 @@ class Backend(ABC, Generic[OptionsT, DataT]):
 
     Options: ClassVar[type[msgspec.Struct]] = NoOptions
     """The keys of ``Backend`` in net-conf.json. Field names are the JSON keys, matched without regard to case;
-    types, defaults, ``msgspec.Meta(ge=..., le=..., description=...)`` are what errors and the docs are made of."""
+    types, defaults, ``msgspec.Meta(ge=..., le=..., description=...)`` are what errors and the docs are made of;
+    ``extra={"secret": True}`` keeps a value out of owned.json."""
     Data: ClassVar[Any] = None
     """The msgspec type of BackendData in a lease, or None: no data. A peer whose data does not fit is refused."""
     published_type: ClassVar[str] = ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin
 
 import msgspec
 
@@ -11,6 +12,17 @@ from .errors import FlannelError
 from .ownership import Owned
 from .plugins import load_backend
 from .target import Target
+
+
+def recorded(options: msgspec.Struct) -> str:
+    """What of a backend's options goes on record, as JSON: all but those whose Meta says ``extra={"secret": True}``."""
+    fields = [field for field in msgspec.structs.fields(options) if not _is_secret(field.type)]
+    return msgspec.json.encode({field.encode_name: getattr(options, field.name) for field in fields}).decode()
+
+
+def _is_secret(kind: Any) -> bool:
+    metas = get_args(kind)[1:] if get_origin(kind) is Annotated else ()
+    return any(isinstance(meta, msgspec.Meta) and (meta.extra or {}).get("secret") for meta in metas)
 
 
 def targets_left_behind(owned: Owned, here: Collection[str], directory: Path) -> tuple[list[Target], list[str]]:

@@ -9,8 +9,6 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-import msgspec
-
 from .backend import Backend, Node
 from .claim import named_subnets
 from .config_watch import Chosen
@@ -23,7 +21,7 @@ from .journal import Journal
 from .kernel_settings import KernelSettings
 from .klog import StateLog
 from .lease import Lease
-from .left_behind import targets_left_behind
+from .left_behind import recorded, targets_left_behind
 from .lock import AgentLock
 from .netlink.kernel import KernelTarget
 from .netlink.offloads import OffloadTarget
@@ -234,7 +232,7 @@ class Membership:
         devices = [item.name for item in objects if isinstance(item, Link)]
         networks = {*node.config.networks, *self.own.previous_networks}
         records = self.reconciler.records_of(objects)
-        backends = {node.config.backend_type: msgspec.json.encode(backend.options).decode()} if records else {}
+        backends = {node.config.backend_type: recorded(backend.options)} if records else {}
         self.owned.record(devices, map(str, networks), [node.host.interface], records, backends)
 
     def _local_objects(self, backend: Backend[Any, Any], node: Node) -> list[Object]:

@@ -54,7 +54,10 @@ class WireguardOptions(msgspec.Struct, frozen=True):
         msgspec.field(default=0, name="MTU")
     )
     psk: Annotated[
-        str, msgspec.Meta(description="a key that all hosts share besides their own, as `wg genpsk` prints it")
+        str,
+        msgspec.Meta(
+            description="a key that all hosts share besides their own, as `wg genpsk` prints it", extra={"secret": True}
+        ),
     ] = msgspec.field(default="", name="PSK")
     keepalive: Annotated[
         int, msgspec.Meta(ge=0, le=65535, description="seconds between packets to a silent peer; 0: none")

@@ -1,0 +1,113 @@
+"""The backend wireguard on a kernel that has it."""
+
+import base64
+import json
+import time
+from ipaddress import ip_address, ip_network
+
+import pytest
+
+from flannel_backend_wireguard.wireguard import WireguardBackend, WireguardData
+from flannel_core.conformance.kernel import KernelBackendConformance
+from flannel_core.lease import Endpoint, Lease
+
+KEEPALIVE = 1
+
+
+class TestSeparate(KernelBackendConformance):
+    backend = WireguardBackend
+    config = {"Type": "wireguard"}  # noqa: RUF012
+
+    def data(self, number):
+        return WireguardData(base64.b64encode(bytes([number]) * 32).decode(), 51820)
+
+
+class TestShared(TestSeparate):
+    config = {"Type": "wireguard", "Mode": "auto"}  # noqa: RUF012
+
+
+def endpoint(host):
+    """Where the kernel sends what is for the one peer."""
+    return host.run("wg show flannel-wg endpoints").split()[1]
+
+
+@pytest.mark.parametrize("mode", ["separate", "auto"])
+def test_hosts_ping_in_both_families(lab, mode):
+    a, b = lab.hosts(2, backend="wireguard", ipv6=True, options={"Mode": mode})
+    lab.eventually(lambda: a.pings(b) and b.pings(a))
+    assert a.status().backend.notes == ("in the kernel",)
+    assert ("flannel-wg-v6" in a.run("ip -br link")) == (mode == "separate")
+
+
+def test_device_and_sessions_outlive_the_agent(lab):
+    a, b = lab.hosts(2, backend="wireguard")
+    lab.eventually(lambda: a.pings(b))
+    handshakes = a.run("wg show flannel-wg latest-handshakes")
+    index = json.loads(a.run("ip -json link show flannel-wg"))[0]["ifindex"]
+    with a.pinging(b, interval=0.2) as stream:
+        a.kill()
+        a.start()
+        lab.wait_until_ready([a])
+    assert stream.lost == 0
+    assert a.run("wg show flannel-wg latest-handshakes") == handshakes
+    assert json.loads(a.run("ip -json link show flannel-wg"))[0]["ifindex"] == index
+    assert a.status().writes == 0
+
+
+def test_an_endpoint_that_was_learnt_is_left_and_one_that_nobody_is_heard_at_is_put_back(lab):
+    a, b = lab.hosts(2, backend="wireguard", options={"PersistentKeepaliveInterval": KEEPALIVE})
+    lab.eventually(lambda: a.pings(b))
+    told = endpoint(a)
+    # b is behind a NAT from now on, which gives its packets another port
+    b.run("nft add table ip nat")
+    b.run("nft add chain ip nat out { type nat hook postrouting priority 100 ; }")
+    b.run("nft add rule ip nat out udp sport 51820 masquerade to :61000-61001")
+    lab.eventually(lambda: endpoint(a).endswith((":61000", ":61001")) and a.pings(b), within=2 * KEEPALIVE + 5)
+    learnt = endpoint(a)
+    time.sleep(5)  # more than two looks at the device
+    assert endpoint(a) == learnt
+    assert a.pings(b)
+    b.run("nft delete table ip nat")
+    b.run("ip link set eth0 down")
+    a.run(f"wg set flannel-wg peer {a.run('wg show flannel-wg peers').strip()} remove")
+    lab.eventually(lambda: endpoint(a) == told, within=5)
+
+
+def test_what_an_operator_changes_comes_back(lab):
+    a, b = lab.hosts(2, backend="wireguard")
+    lab.eventually(lambda: a.pings(b))
+    key = a.run("wg show flannel-wg peers").strip()
+    a.run(f"wg set flannel-wg peer {key} remove")
+    lab.eventually(lambda: key in a.run("wg show flannel-wg peers"), within=5)
+    a.run(f"wg set flannel-wg peer {key} allowed-ips 10.9.0.0/16")
+    lab.eventually(lambda: str(b.subnet) in a.run("wg show flannel-wg allowed-ips"), within=5)
+    a.run("wg set flannel-wg listen-port 4000")
+    lab.eventually(lambda: a.run("wg show flannel-wg listen-port").strip() == "51820", within=5)
+    a.run("ip link del flannel-wg")
+    lab.eventually(lambda: a.pings(b), within=5)
+
+
+def test_the_status_tells_of_handshakes_and_bytes(lab):
+    a, b = lab.hosts(2, backend="wireguard")
+    lab.eventually(lambda: a.pings(b))
+    lab.eventually(lambda: a.status().peers[0].facts.get("received_bytes", 0) > 0)
+    assert a.status().peers[0].facts["handshake_age"] < 180
+
+
+def test_a_thousand_peers_are_written_in_one_pass_and_not_again(lab):
+    (a,) = lab.hosts(1, backend="wireguard", network="10.64.0.0/14", started=False)
+    for number in range(1000):
+        key = base64.b64encode((number + 1).to_bytes(32, "big")).decode()
+        subnet = ip_network(f"10.{64 + number // 250}.{number % 250 + 1}.0/24")
+        endpoint = Endpoint(
+            subnet,
+            ip_address(f"198.18.{number // 250}.{number % 250 + 1}"),
+            f'{{"PublicKey":"{key}","Port":51820}}'.encode(),
+        )
+        a.store.reserve(Lease(f"{subnet.network_address}-24", "wireguard", endpoint, None))
+    a.start()
+    lab.wait_until_ready([a])
+    assert len(a.run("wg show flannel-wg peers").split()) == 1000
+    writes = a.status().writes
+    time.sleep(10)  # some looks at the device
+    assert a.status().writes == writes
