@@ -20,8 +20,8 @@ from pathlib import Path
 
 LINES_PER_BYTES = 24
 NOT_IN_THE_PROGRAM = {"__main__", "build"}
-CODECS = ("ascii", "latin_1", "utf_8")
-"""What an interpreter asks for by itself."""
+CODECS = ("ascii", "latin_1", "unicode_escape", "utf_8")
+"""What is asked for by name, by the interpreter and by what makes text printable."""
 
 
 class CannotBuild(Exception):

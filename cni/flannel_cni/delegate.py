@@ -36,9 +36,10 @@ def find(plugin: str, paths: Sequence[str]) -> Path:
     raise CniError(INTERNAL, f'failed to find plugin "{printable(plugin)}" in path [{" ".join(paths)}]')
 
 
-def call(program: Path, config: bytes, environment: Mapping[str, str], seconds: float = LONGEST_SECONDS) -> bytes:
-    """Run a delegate and return its answer. Raises CniError, its own where it gave one."""
-    code, out, said = _run(program, config, environment, seconds)
+def call(program: Path, config: bytes, environment: Mapping[str, str], seconds: float | None = None) -> bytes:
+    """Run a delegate and return its answer. None: it may take LONGEST_SECONDS. Raises CniError, its own where it gave
+    one."""
+    code, out, said = _run(program, config, environment, LONGEST_SECONDS if seconds is None else seconds)
     if code == 0:
         os.write(2, said)
         return out

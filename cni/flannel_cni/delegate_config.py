@@ -87,7 +87,9 @@ def with_gateways(result: Json) -> Json:
 
 
 def _ipam(given: Json, env: SubnetEnv) -> Json:
-    routes = given.get("routes") or []
+    routes = given.get("routes")
+    if routes is None:
+        routes = []
     if not isinstance(routes, list):
         raise ValueError(f"{_ROUTES} it is {kind(routes)}, not a list")
     if not isinstance(given.get("type", ""), str):
