@@ -10,15 +10,18 @@ from typing import Any
 
 from .network import Machine
 
-NEEDS: Mapping[str, tuple[str, ...]] = {}
+NEEDS = {"aws-vpc": ("moto", "flask", "flask_cors", "boto3")}
 """The modules that the lab's cloud for a backend runs on, which no agent needs."""
-CURES: Mapping[str, str] = {}
+CURES = {"aws-vpc": "the lab's EC2 is moto: pip install 'moto[ec2,server]'"}
 
 
 class LabCloud(ABC):
-    """One for all machines of a lab. ``options`` are the keys of "Backend" with which agents use it."""
+    """One for all machines of a lab."""
 
-    options: Mapping[str, Any]
+    @property
+    @abstractmethod
+    def options(self) -> Mapping[str, Any]:
+        """The keys of "Backend" with which the agents on the machines that have joined use it."""
 
     @abstractmethod
     def join(self, machine: Machine) -> dict[str, str]:
@@ -33,4 +36,8 @@ def cloud_lacks(backend: str) -> tuple[str, ...]:
 
 def lab_cloud(backend: str, directory: Path, namespace: str, environment: Mapping[str, str]) -> LabCloud | None:
     """The cloud that ``backend`` lives in, started in the underlay's ``namespace``; None for one that needs none."""
+    if backend == "aws-vpc":
+        from .aws.lab_cloud import AwsLabCloud  # which is a LabCloud
+
+        return AwsLabCloud(directory, namespace, environment)
     return None

@@ -188,11 +188,12 @@ class Lab:
 
     @property
     def environment(self) -> dict[str, str]:
-        """What the lab's processes are started with: nothing that speaks to a flanneld or a systemd of this machine."""
+        """What the lab's processes are started with: nothing that speaks to a flanneld or a systemd of this machine, or
+        to somebody's cloud."""
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith("FLANNEL") and name != "NOTIFY_SOCKET"
+            if not name.startswith(("FLANNEL", "AWS_")) and name != "NOTIFY_SOCKET"
         }
         return kept | {record.MARK: self.id}
 

@@ -1,0 +1,123 @@
+"""The lab's machines as instances of one VPC."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from ..cloud import LabCloud
+from ..cloud_process import CloudProcess
+from ..network import UNDERLAY4, UNDERLAY6, Machine
+from .faults import Asked
+from .metadata_server import access_key_of
+
+PORT = 5000
+CHECK_SECONDS = 2
+
+
+class AwsLabCloud(LabCloud):
+    """``ec2`` is the API as the account's owner sees it; the other methods do what the API does not."""
+
+    def __init__(self, directory: Path, namespace: str, environment: Mapping[str, str]) -> None:
+        self.process = CloudProcess("flannel_core.lab.aws.server", directory, namespace, environment)
+        self.process.start()
+        facts = self.process.call("facts")
+        self.vpc: str = facts["vpc"]
+        self.subnet: str = facts["subnet"]
+        self.table: str = facts["table"]
+        """The VPC's main one, which the subnet goes by."""
+        self.instances: dict[str, str] = {}
+        """Their ids, by the name of the machine."""
+        self.interfaces: dict[str, str] = {}
+        """The ids of their interfaces, by the name of the machine."""
+        self._forgotten = 0
+        self._has_ipv4 = True
+
+    @property
+    def options(self) -> Mapping[str, Any]:
+        address = UNDERLAY4[1] if self._has_ipv4 else f"[{UNDERLAY6[1]}]"
+        return {"Endpoint": f"http://{address}:{PORT}", "CheckInterval": CHECK_SECONDS}
+
+    def join(self, machine: Machine) -> dict[str, str]:
+        self._has_ipv4 = machine.ipv4 is not None
+        if machine.name not in self.instances:
+            found = self.process.call(
+                "join",
+                port=machine.name,
+                ipv4=str(machine.ipv4.ip) if machine.ipv4 else None,
+                ipv6=str(machine.ipv6.ip) if machine.ipv6 else None,
+            )
+            self.instances[machine.name], self.interfaces[machine.name] = found["instance"], found["interface"]
+        # Nothing of whoever runs the lab: no profile, no credentials, no proxy.
+        environment = {"AWS_CONFIG_FILE": "/dev/null", "AWS_SHARED_CREDENTIALS_FILE": "/dev/null", "no_proxy": "*"}
+        return environment | ({} if self._has_ipv4 else {"AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE": "IPv6"})
+
+    def ec2(self, operation: str, **arguments: Any) -> Any:
+        """Call the API: ``ec2("delete_route", RouteTableId=..., DestinationCidrBlock=...)``. Raises LabError."""
+        return self.process.call("ec2", operation=operation, arguments=arguments)
+
+    def routes(self, table: str = "") -> dict[str, str]:
+        """Of a table, but for those to the VPC itself: destination to interface, ``blackhole`` for one that leads
+        nowhere."""
+        found = self.ec2("describe_route_tables", RouteTableIds=[table or self.table])["RouteTables"][0]["Routes"]
+        return {
+            route.get("DestinationCidrBlock") or route["DestinationIpv6CidrBlock"]: _next_hop(route)
+            for route in found
+            if route.get("GatewayId") != "local"
+        }
+
+    def delete_route(self, destination: object, table: str = "") -> None:
+        self.ec2("delete_route", RouteTableId=table or self.table, **_block(destination))
+
+    def create_route(self, destination: object, machine: str, table: str = "") -> None:
+        """To a machine, by its name."""
+        interface = self.interfaces[machine]
+        self.ec2("create_route", RouteTableId=table or self.table, NetworkInterfaceId=interface, **_block(destination))
+
+    def replace_route(self, destination: object, machine: str, table: str = "") -> None:
+        interface = self.interfaces[machine]
+        self.ec2("replace_route", RouteTableId=table or self.table, NetworkInterfaceId=interface, **_block(destination))
+
+    def terminate(self, machine: str) -> None:
+        """The instance is gone for good; the routes to it become blackholes."""
+        self.ec2("terminate_instances", InstanceIds=[self.instances[machine]])
+
+    def checks_sources(self, machine: str) -> bool:
+        """Whether the interface's source/destination check is on."""
+        interface = self.ec2("describe_network_interfaces", NetworkInterfaceIds=[self.interfaces[machine]])
+        return bool(interface["NetworkInterfaces"][0]["SourceDestCheck"])
+
+    def requests(self, machines: Iterable[str] = ()) -> list[Asked]:
+        """What the agents have asked since ``forget_requests``, of these machines or of all."""
+        keys = {access_key_of(self.instances[name]) for name in (machines or self.instances)}
+        asked = msgspec.convert(self.process.call("log"), list[Asked])
+        return [each for each in asked[self._forgotten :] if each.key in keys]
+
+    def writes(self, machines: Iterable[str] = ()) -> list[str]:
+        """The actions among them that change something."""
+        return [asked.action for asked in self.requests(machines) if asked.is_write]
+
+    def forget_requests(self) -> None:
+        self._forgotten = len(self.process.call("log"))
+
+    def refuse(self, action: str, code: str, status: int = 400, times: int | None = None) -> None:
+        """Refuse ``times`` requests of an action (``*``: of any) with this code; None: all from now on."""
+        self.process.call("refuse", action=action, code=code, status=status, times=times)
+
+    def heal(self) -> None:
+        """Refuse nothing, delay nothing."""
+        self.process.call("heal")
+
+
+def _next_hop(route: Mapping[str, Any]) -> str:
+    if route["State"] == "blackhole":
+        return "blackhole"
+    return str(route.get("NetworkInterfaceId") or route.get("GatewayId"))
+
+
+def _block(destination: object) -> dict[str, str]:
+    text = str(destination)
+    return {"DestinationIpv6CidrBlock" if ":" in text else "DestinationCidrBlock": text}
