@@ -62,6 +62,13 @@ class Client:
             found.put_nowait(None)
         self.server.close()
 
+    def start_over(self) -> None:
+        """All goes over new connections from now on. This host's address may have changed: nothing comes back to the
+        old one, and it would take a minute of silence to notice."""
+        self.server.close()
+        for stream in self._streams:
+            stream.break_off()
+
     async def pause(self, seconds: float) -> None:
         """Raises Closed as soon as the store is closed."""
         try:

@@ -38,9 +38,9 @@ from flannel_core.store import (
 )
 
 from .annotations import DEFAULT_PREFIX, to_say
-from .api import ApiServer
+from .api import ApiServer, Refused
 from .assignment import assigned
-from .client import Begun, Client, Closed
+from .client import NOT_FOUND, Begun, Client, Closed
 from .credentials import Access
 from .lease_view import LeaseView
 from .node_stream import AnyNode, Entries, Listed, Listing, Quiet, Trouble
@@ -56,7 +56,9 @@ CONFIG_SECONDS = 1.0
 MOST_AHEAD_SECONDS = 5.0
 """How old the first list may be: what is not in it is removed, and then comes back with the changes since."""
 REWRITE_SECONDS = 5.0
-"""Between two rewrites of our annotations: whatever else changes them, we do not race with it."""
+MOST_REWRITE_SECONDS = 60.0
+"""Between two rewrites of our annotations: whatever else changes them, we do not race with it; longer and longer where
+they are refused."""
 
 
 def _option(name: str, description: str) -> msgspec.Meta:
@@ -187,12 +189,16 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
         self._may_write()
+        wish = _completed(wish, lease)
+        before = self._wish or wish
+        if (wish.public_ipv4, wish.public_ipv6) != (before.public_ipv4, before.public_ipv6):
+            self._client.start_over()
         async with self._own_turn:
             node = await self._own.read()
             if (lost := self._lost(node, lease)) is not None:
                 raise LeaseLost(lost)
             assert node is not None
-            return await self._publish(node, lease.subnets, _completed(wish, lease))
+            return await self._publish(node, lease.subnets, wish)
 
     async def keep(self, lease: Lease, margin_seconds: float) -> Lost:
         """Nothing expires: our node is watched, and what another takes from its annotations is put back.
@@ -218,6 +224,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def _kept(self, lease: Lease, node: AnyNode | None, revision: int) -> Lost | None:
         """What our node, as it was at ``revision``, means for our lease."""
+        pause = REWRITE_SECONDS
         while True:
             try:
                 async with self._own_turn:
@@ -229,12 +236,15 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
                     if not isinstance(node, Node) or self._wish is None or not to_say(node.said, self._wish):
                         return None
                     renewed = await self._publish(node, lease.subnets, self._wish)
-            except StoreUnavailable:
-                await asyncio.sleep(REWRITE_SECONDS)
+            except StoreUnavailable as error:
+                if isinstance(error, Refused) and error.status == NOT_FOUND:
+                    return Lost(f"node {lease.key} is gone from {self._place}")
+                await self._client.pause(pause)
+                pause = min(2 * pause, MOST_REWRITE_SECONDS)
             else:
                 log.warning("The annotations of node %s were changed by another; ours are back", renewed.key)
                 self.on_renewal(renewed)
-                await asyncio.sleep(REWRITE_SECONDS)
+                await self._client.pause(REWRITE_SECONDS)
                 return None
 
     def _lost(self, node: AnyNode | None, lease: Lease) -> Lost | None:

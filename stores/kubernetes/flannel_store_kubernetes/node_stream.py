@@ -6,6 +6,8 @@ long before it is whole.
 
 from __future__ import annotations
 
+import errno
+import logging
 import random
 import threading
 import time
@@ -18,17 +20,23 @@ from urllib3 import BaseHTTPResponse, exceptions
 
 from flannel_core import threads
 from flannel_core.lease import Malformed
+from flannel_core.printable import printable
 from flannel_core.store import StoreUnavailable
 
-from .api import ANSWER_SECONDS, ApiServer, Call, NoAnswer, Refused
+from .api import ApiServer, Call, NoAnswer, Refused
 from .diagnosis import ApiStatus, no_kubernetes, unreachable
 from .node_list import ListMeta, NodeListReader
 from .nodes import Dialect, Node, number
+
+log = logging.getLogger(__name__)
 
 PAGE = "500"
 """Nodes in one answer, as Go flannel asks; a server that answers from its cache sends all of them."""
 CHUNK = 1 << 18
 """Bytes taken in at a time."""
+LIST_SECONDS = 60.0
+"""How long a server may be silent before and within a list: one of thousands of nodes is put together first, and a
+server that is asked again does all of it again."""
 WATCH_SECONDS = (300, 600)
 """After how long the server is to end a watch, by chance, as client-go asks: thousands are not to end together."""
 QUIET_SECONDS = 90.0
@@ -37,6 +45,8 @@ minute."""
 FIRST_PAUSE_SECONDS = 0.2
 LONGEST_PAUSE_SECONDS = 10.0
 """Between two tries that fail; doubling, half of it by chance."""
+LASTING_SECONDS = 1.0
+"""A watch that lasted so long was a good one."""
 GONE_PAUSE_SECONDS = 1.0
 """At most so long is waited before everything is listed again: then every agent of the cluster does."""
 MOST_LINE = 4 << 20
@@ -122,6 +132,8 @@ class NodeStream(Generic[V]):
         self._followed = threading.Event()
         self._stopping = threading.Event()
         self._response: BaseHTTPResponse | None = None
+        self._broken_off = 0
+        """How often; an answer that was asked for before the last time is of no use, either."""
         self._lock = threading.Lock()
 
     def start(self) -> None:
@@ -136,7 +148,12 @@ class NodeStream(Generic[V]):
         """Nothing is delivered any more; a read that is under way ends."""
         self._stopping.set()
         self._followed.set()
+        self.break_off()
+
+    def break_off(self) -> None:
+        """Read on over a new connection: nothing comes over this one any more."""
         with self._lock:
+            self._broken_off += 1
             if self._response is not None:
                 with suppress(ValueError, RuntimeError, OSError):  # read to its end just now
                     self._response.shutdown()
@@ -151,12 +168,18 @@ class NodeStream(Generic[V]):
                     self._watch()
                 except _Gone:
                     self._position, self._from_cache = "", False
-                    self._wait(random.uniform(0, GONE_PAUSE_SECONDS))
+                    self._back_off(random.uniform(0, GONE_PAUSE_SECONDS))
                 except Refused as error:
                     self._say(Trouble(str(error)))
                     self._back_off(error.retry_after)
                 except StoreUnavailable as error:
                     self._say(Trouble(str(error)))
+                    self._back_off()
+                except _Stopped:
+                    raise
+                except Exception as error:  # a thread that ended would leave us deaf
+                    log.exception("Nodes cannot be followed")
+                    self._say(Trouble(f"{self._server.place}: {type(error).__name__}: {printable(str(error), 160)}"))
                     self._back_off()
         except _Stopped:
             pass
@@ -204,7 +227,7 @@ class NodeStream(Generic[V]):
         reader = NodeListReader(self._dialect)
         beginning = b""
         try:
-            with self._opened("list", query, ANSWER_SECONDS) as response:
+            with self._opened("list", query, LIST_SECONDS) as response:
                 while chunk := response.read1(CHUNK):
                     beginning = beginning or chunk[:60]
                     self._hand_over(reader.feed(chunk))
@@ -212,7 +235,7 @@ class NodeStream(Generic[V]):
         except ValueError as error:
             # Also a list that broke off where the connection tells nothing of it.
             raise NoAnswer(
-                f"{self._server.place} {no_kubernetes('application/json', beginning)} ({str(error)[:160]})"
+                f"{self._server.place} {no_kubernetes('application/json', beginning)} ({printable(str(error), 160)})"
             ) from None
         self._hand_over(nodes)
         return metadata
@@ -244,10 +267,10 @@ class NodeStream(Generic[V]):
                 self._follow(response)
         except BrokenOff:
             pass  # resumed; where the server is not there any more, that says so
-        if self._position != before or time.monotonic() - began >= 1.0:
+        if time.monotonic() - began >= LASTING_SECONDS:
             self._pause = 0.0
-        else:  # whatever ends it at once is not to be asked ever faster
-            self._back_off()
+        elif self._position == before:
+            self._back_off()  # whatever ends it at once is not to be asked ever faster
 
     def _follow(self, response: BaseHTTPResponse) -> None:
         buffer = bytearray()
@@ -272,20 +295,25 @@ class NodeStream(Generic[V]):
                     error = msgspec.json.decode(event.object, type=ApiStatus)
                     break
                 node = self._dialect.node(event.object)
-                position = str(node.revision) if isinstance(node, Malformed) else node.metadata.resource_version
+                position = node.metadata.resource_version if isinstance(node, Node) else str(node.revision or "")
+                if 0 < number(position) < number(self._position):
+                    raise _Gone  # the cluster was restored from an older state
                 if event.type in ("ADDED", "MODIFIED", "DELETED"):
                     entry = self._entry(node)
                     entries.append(entry._replace(value=None) if event.type == "DELETED" else entry)
         except ValueError as problem:
-            raise NoAnswer(f"{self._server.place} sends no event of a watch: {str(problem)[:160]}") from None
+            raise NoAnswer(f"{self._server.place} sends no event of a watch: {printable(str(problem), 160)}") from None
         self._say(Entries(entries) if entries else Quiet())
-        self._position = position or self._position
+        if position:
+            self._position, self._pause = position, 0.0
         if error is not None:
             if error.code == GONE:
                 raise _Gone
             seconds = error.details.retry_after_seconds if error.details else 0
             raise Refused(
-                f"{self._server.place} ends the watch: {error.code} {error.message[:160]}", error.code, seconds
+                f"{self._server.place} ends the watch: {error.code} {printable(error.message, 160)}",
+                error.code,
+                seconds,
             )
 
     # --- a request -------------------------------------------------------------------------------------------------
@@ -296,6 +324,9 @@ class NodeStream(Generic[V]):
     ) -> Iterator[BaseHTTPResponse]:
         """An answer to be read within. Raises NoAnswer, Refused, _Gone, _Stopped, and BrokenOff for what happens after
         it began."""
+        broken_off = self._broken_off
+        if self._stopping.is_set():
+            raise _Stopped
         try:
             response = self._server.stream(Call(verb, "nodes", "/api/v1/nodes", {**query, **self._only}), silent)
         except Refused as error:
@@ -305,8 +336,8 @@ class NodeStream(Generic[V]):
         with self._lock:
             self._response = response
         try:
-            if self._stopping.is_set():
-                raise _Stopped
+            if self._broken_off != broken_off:
+                raise ConnectionAbortedError(errno.ECONNABORTED, "broken off")
             yield response
         except (exceptions.HTTPError, OSError) as error:
             if self._stopping.is_set():

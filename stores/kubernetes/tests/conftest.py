@@ -48,6 +48,8 @@ def cluster(server: KubernetesServer, monkeypatch: pytest.MonkeyPatch) -> Kubern
     """The server with one node, this host's, that has a podCIDR of each family; no faults, the rights of
     kube-flannel.yml, nothing asked yet."""
     monkeypatch.setenv("NODE_NAME", NODE)
+    server.down()  # whatever the test before left of it
+    server.up()
     for each in server.objects("nodes"):
         server.delete_node(each["metadata"]["name"])
     server.faults(**{name: getattr(Faults(), name) for name in Faults.__struct_fields__})

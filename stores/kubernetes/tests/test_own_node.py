@@ -356,6 +356,45 @@ async def test_annotations_that_another_changed_are_put_back_once(
         keeping.cancel()
 
 
+async def test_annotations_that_cannot_be_put_back_are_tried_again_until_the_store_is_closed(
+    cluster: KubernetesServer, opened: Opened, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "REWRITE_SECONDS", 0.1)
+    async with opened() as store:
+        lease = await store.acquire(Request(IPV4, host(1)))
+        keeping = asyncio.create_task(store.keep(lease, 60))
+        cluster.deny("patch", "nodes/status")
+        cluster.put_nodes([without_annotations(cluster)])
+        await until(lambda: cluster.counts()["patch nodes/status"] >= 3)
+        cluster.allow("patch", "nodes/status")
+        await until(lambda: said(cluster).get("public-ip") == "192.0.2.1")
+        cluster.deny("patch", "nodes/status")
+        cluster.put_nodes([without_annotations(cluster)])
+        await until(lambda: store.unavailable)
+    with pytest.raises(StoreUnavailable):
+        await keeping
+
+
+async def test_a_node_that_goes_while_its_annotations_are_put_back_is_lost(
+    cluster: KubernetesServer, opened: Opened, until: Until, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kubernetes, "REWRITE_SECONDS", 0.1)
+    async with opened() as store:
+        lease = await store.acquire(Request(IPV4, host(1)))
+        keeping = asyncio.create_task(store.keep(lease, 60))
+        cluster.deny("patch", "nodes/status")
+        cluster.put_nodes([without_annotations(cluster)])
+        await until(lambda: store.unavailable)
+        cluster.delete_node(NODE)
+        cluster.allow("patch", "nodes/status")
+        assert "node n1 is gone" in (await keeping).reason
+
+
+def without_annotations(cluster: KubernetesServer) -> Any:
+    found = cluster.node(NODE)
+    return {**found, "metadata": found["metadata"] | {"annotations": {}}}
+
+
 async def test_an_announcement_is_not_taken_for_anothers_change(cluster: KubernetesServer, opened: Opened) -> None:
     async with opened() as store:
         lease = await store.acquire(Request(IPV4, host(1)))
