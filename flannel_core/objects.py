@@ -113,8 +113,9 @@ class Ipip(LinkInfo, frozen=True, gc=False):
     """IFLA_IPTUN_* of a link: IPv4 in IPv4 from ``local`` to whatever gateway a route names.
 
     ``ttl`` 0: the inner packet's. ``pmtudisc`` False: "don't fragment" is the inner packet's too; with a ``ttl`` the
-    kernel makes it True. ``fou_port``: each packet is the payload of a UDP datagram from and to this port (FOU; the
-    module ``fou`` has to be loaded, and a FOU port to be open for what comes in); None: it is IP protocol 4. ``remote``
+    kernel makes it True. ``fou_port``: each packet is the payload of a UDP datagram, with a checksum, from and to
+    this port (FOU; the module ``fou`` has to be loaded, and a FOU port to be open for what comes in); None: it is IP
+    protocol 4. ``remote``
     and a ``fou_port`` of 0, which stands for any other encapsulation, are what others' devices have. All but ``remote``
     can be changed in place (measured on 6.1).
     """

@@ -63,9 +63,12 @@ class KernelTarget(Target):
         try:
             if self._writer is None:
                 raise FlannelError("the kernel target is closed")
-            return await self._writer.write(puts, removes)
+            return await self._writer.write(puts, removes, self._is_left_over)
         except FlannelError as error:
             raise TargetUnavailable(f"the kernel cannot be written to: {error}") from error
+
+    def _is_left_over(self, device: str) -> bool:
+        return device in self.scope.devices and (Link.kind, device) not in self.scope.wanted
 
     def _rules(self) -> Ours:
         if self._ours.scope is not self.scope:

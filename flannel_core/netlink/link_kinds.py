@@ -37,6 +37,7 @@ IFLA_IPTUN_ENCAP_SPORT = 17
 IFLA_IPTUN_ENCAP_DPORT = 18
 TUNNEL_ENCAP_NONE = 0
 TUNNEL_ENCAP_FOU = 1
+TUNNEL_ENCAP_FLAG_CSUM = 1
 
 IFLA_TUN_OWNER = 1
 IFLA_TUN_TYPE = 3
@@ -110,13 +111,14 @@ def _create_ipip(info: Ipip, indexes: Indexes) -> list[bytes]:
     """All of it each time, for a change as well: the kernel takes what is left out for 0 (ipip_netlink_parms of
     net/ipv4/ipip.c)."""
     port = (info.fou_port or 0).to_bytes(2, "big")
-    encapsulation = TUNNEL_ENCAP_NONE if info.fou_port is None else TUNNEL_ENCAP_FOU
+    none = info.fou_port is None
+    encapsulation, flags = (TUNNEL_ENCAP_NONE, 0) if none else (TUNNEL_ENCAP_FOU, TUNNEL_ENCAP_FLAG_CSUM)
     return [
         attribute(IFLA_IPTUN_LOCAL, address_bytes(info.local)),
         attribute_u8(IFLA_IPTUN_TTL, info.ttl),
         attribute_u8(IFLA_IPTUN_PMTUDISC, info.pmtudisc),
         attribute(IFLA_IPTUN_ENCAP_TYPE, encapsulation.to_bytes(2, BYTE_ORDER)),
-        attribute(IFLA_IPTUN_ENCAP_FLAGS, bytes(2)),
+        attribute(IFLA_IPTUN_ENCAP_FLAGS, flags.to_bytes(2, BYTE_ORDER)),
         attribute(IFLA_IPTUN_ENCAP_SPORT, port),
         attribute(IFLA_IPTUN_ENCAP_DPORT, port),
     ]
@@ -149,7 +151,7 @@ def _decode_fou_port(data: Attributes) -> int | None:
     )
     if u16(kind) == TUNNEL_ENCAP_NONE:
         return None
-    is_ours = u16(kind) == TUNNEL_ENCAP_FOU and source == destination and not any(flags)
+    is_ours = u16(kind) == TUNNEL_ENCAP_FOU and source == destination and u16(flags) == TUNNEL_ENCAP_FLAG_CSUM
     return u16_network(destination) if is_ours else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import msgspec
 
@@ -18,10 +18,15 @@ from .socket import NetlinkError, NetlinkSocket
 
 
 class LinkWriter:
-    """Makes, changes and removes links; a device of our name but of another type is never touched."""
+    """Makes, changes and removes links; a device of our name but of another type is never touched.
 
-    def __init__(self, kernel: NetlinkSocket) -> None:
+    ``is_left_over`` tells of a device by its name whether it is ours and nothing wants it any more: it goes where it is
+    in the way of one that is wanted, since that one would have to wait for the first Snapshot.
+    """
+
+    def __init__(self, kernel: NetlinkSocket, is_left_over: Callable[[str], bool]) -> None:
         self._kernel = kernel
+        self._is_left_over = is_left_over
 
     def remove(self, unwanted: Sequence[Link]) -> list[Failure]:
         """Raises NetlinkError if links cannot even be listed."""
@@ -76,9 +81,10 @@ class LinkWriter:
                 raise MissingDevice(name)
             return existing[name].index
 
-        taken = _taken(link, existing)
-        if taken is not None:
-            return Failure(link, taken, foreign=True)
+        for holder, reason in _in_the_way_of(link, existing):
+            if not self._is_left_over(holder):
+                return Failure(link, reason, foreign=True)
+            self._kernel.request(links.delete(existing[holder].index))
         if found is not None and not link.must_be_remade(found.link):
             self._change(link, found, index)
             return None
@@ -111,16 +117,15 @@ def _is_foreign(found: Link, link: Link) -> bool:
     return isinstance(found.info, OtherLink) or type(found.info) is not type(link.info)
 
 
-def _taken(link: Link, existing: Mapping[str, LinkRow]) -> str | None:
-    """Why another device stands in the way: the kernel would refuse ours with EEXIST and not say which."""
+def _in_the_way_of(link: Link, existing: Mapping[str, LinkRow]) -> Iterator[tuple[str, str]]:
+    """Other devices, and what is to be said of each: the kernel would refuse ours with EEXIST and not say which."""
     for name, row in existing.items():
         if name == link.name:
             continue
         if _same_vni(link.info, row.link.info):
-            return taken_vni(name)
-        if _same_ends(link.info, row.link.info):
-            return taken_tunnel(name)
-    return None
+            yield name, taken_vni(name)
+        elif _same_ends(link.info, row.link.info):
+            yield name, taken_tunnel(name)
 
 
 def _same_vni(info: LinkInfo, other: LinkInfo) -> bool:

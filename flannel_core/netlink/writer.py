@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import errno
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -42,10 +42,13 @@ class Writer:
     def close(self) -> None:
         self._kernel.close()
 
-    async def write(self, puts: Sequence[Put], removes: Sequence[Object]) -> list[Failure]:
-        """Remove, then put. Raises NetlinkError or MalformedMessage only if the kernel does not answer at all."""
+    async def write(
+        self, puts: Sequence[Put], removes: Sequence[Object], is_left_over: Callable[[str], bool]
+    ) -> list[Failure]:
+        """Remove, then put. ``is_left_over`` is for LinkWriter. Raises NetlinkError or MalformedMessage only if the
+        kernel does not answer at all."""
         async with self._turn:
-            link_writer = LinkWriter(self._kernel)
+            link_writer = LinkWriter(self._kernel, is_left_over)
             failures = link_writer.remove([item for item in removes if isinstance(item, Link)])
             failures += link_writer.put([put for put in puts if isinstance(put.object, Link)])
             indexes = Indexes(self._kernel)

@@ -80,7 +80,7 @@ def test_pyroute2_reads_an_ipip_device_that_we_pack(info: Ipip) -> None:
         "IFLA_IPIP_TTL": info.ttl,
         "IFLA_IPIP_PMTUDISC": info.pmtudisc,
         "IFLA_IPIP_ENCAP_TYPE": 0 if info.fou_port is None else 1,
-        "IFLA_IPIP_ENCAP_FLAGS": 0,
+        "IFLA_IPIP_ENCAP_FLAGS": 0 if info.fou_port is None else 1,
         "IFLA_IPIP_ENCAP_SPORT": info.fou_port or 0,
         "IFLA_IPIP_ENCAP_DPORT": info.fou_port or 0,
     }
@@ -94,7 +94,7 @@ def ipip_attributes(info: Ipip, **changes: Any) -> list[tuple[str, Any]]:
         "IFLA_IPIP_TTL": info.ttl,
         "IFLA_IPIP_PMTUDISC": int(info.pmtudisc),
         "IFLA_IPIP_ENCAP_TYPE": 0 if info.fou_port is None else 1,
-        "IFLA_IPIP_ENCAP_FLAGS": 0,
+        "IFLA_IPIP_ENCAP_FLAGS": 0 if info.fou_port is None else 1,
         "IFLA_IPIP_ENCAP_SPORT": info.fou_port or 0,
         "IFLA_IPIP_ENCAP_DPORT": info.fou_port or 0,
     }
@@ -111,7 +111,7 @@ def test_we_read_an_ipip_device_that_pyroute2_packs(info: Ipip) -> None:
     [
         {"IFLA_IPIP_REMOTE": "192.0.2.9"},
         {"IFLA_IPIP_ENCAP_TYPE": 2},
-        {"IFLA_IPIP_ENCAP_FLAGS": 1},
+        {"IFLA_IPIP_ENCAP_FLAGS": 0},
         {"IFLA_IPIP_ENCAP_SPORT": 0},
         {"IFLA_IPIP_ENCAP_DPORT": 9999},
         {"IFLA_IPIP_LOCAL": "192.0.2.2"},
