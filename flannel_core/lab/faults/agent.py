@@ -14,9 +14,9 @@ from flannel_core.lease import IPNetwork
 
 from ..hosts import Host
 from ..network import LabError
-from .host import OTHER_ADDRESS, known_addresses
+from .host import OTHER_ADDRESS, known_addresses, put_back
 from .kernel import NEW_MAC
-from .scene import BACK_SECONDS, Case, Outcome, Scene, device, expect_none_lost
+from .scene import BACK_SECONDS, Case, Outcome, Scene, device, expect_none_lost, run_all
 
 DEAD = "agent dead while a peer leaves, joins, changes address or MAC"
 START_SECONDS = 1.0
@@ -46,9 +46,7 @@ def _dead(scene: Scene) -> Outcome:
         held = leaves.env.subnets
         leaves.stop()
         leaves.store.release(held[0])
-        moves.run(f"ip addr del {moves.machine.ipv4} dev eth0")
-        moves.run(f"ip addr add {OTHER_ADDRESS[4]} dev eth0")
-        moves.run("ip route replace default via 198.51.100.1")
+        run_all(moves, [f"ip addr del {moves.machine.ipv4} dev eth0", *put_back(OTHER_ADDRESS[4], 4)])
         if scene.combination.backend == "vxlan":
             renewed.stop()
             renewed.run(f"ip link set {device(4)} address {NEW_MAC}")
@@ -128,7 +126,7 @@ def _upgrade(scene: Scene) -> Outcome:
         named.write_text(named.read_text().replace(f'"{flannel_core.__version__}"', '"999.0"'))
 
     def upgrade(scene: Scene) -> None:
-        a.environment = {**before, "PYTHONPATH": str(directory)}
+        a.environment = {**before, "PYTHONPATH": os.pathsep.join([str(directory), before.get("PYTHONPATH", "")])}
         a.restart()
         scene.lab.wait_until_ready([a])
         if a.status().version != "999.0":
@@ -146,7 +144,6 @@ def _upgrade(scene: Scene) -> Outcome:
 def _fight(scene: Scene) -> Outcome:
     """Held off and named, at little cost; all is right again a minute after the other gave up at the latest."""
     a, b = scene.a, scene.b
-    scene.restart()
     assert a.process is not None
     over = threading.Event()
 

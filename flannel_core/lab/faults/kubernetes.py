@@ -104,7 +104,9 @@ def _hears_again(scene: Scene) -> None:
     scene.lab.eventually(lambda: all("10.5.250.0/24" in host.run("ip route") for host in scene.running), AWAY_SECONDS)
     server.delete_node(STRAY)
     scene.lab.eventually(lambda: not any("10.5.250.0" in host.run("ip route") for host in scene.running), AWAY_SECONDS)
-    scene.lab.eventually(lambda: all(host.ready() and not host.status().problems for host in scene.running))
+    scene.lab.eventually(
+        lambda: all(host.ready() and not host.status().problems for host in scene.running), AWAY_SECONDS
+    )
 
 
 def _down(scene: Scene) -> Outcome:

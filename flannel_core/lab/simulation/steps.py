@@ -9,7 +9,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from flannel_core.claim import overlapping
 from flannel_core.lease import FAMILIES
 from flannel_core.netconf import NetworkConfig
 from flannel_core.objects import Address, FdbEntry, Link, Neighbour, Object, Route
@@ -22,8 +21,8 @@ OPERATOR = 4
 """rtm_protocol of the routes that an operator puts in our way (RTPROT_STATIC)."""
 
 
-WHOLE_NETWORK = "10.5.0.0-16"
-"""The key of a lease that takes nothing, because nobody believes it."""
+PHANTOMS = tuple(f"10.5.{number}.0-24&fc00:5:0:{number:x}::-64" for number in range(200, 204))
+"""The keys of leases that can be trusted, of hosts that are not here."""
 
 
 class Scene(Protocol):
@@ -236,16 +235,19 @@ def _compact(scene: Scene, host: SimulatedHost) -> str:
     return "the store is compacted"
 
 
+def _keys(scene: Scene) -> tuple[list[str], list[str]]:
+    """Of the leases that nobody here holds: those that can be trusted, and the others."""
+    own = {host.lease.key for host in scene.hosts if host.lease}
+    others = [key for key in scene.store.entries if key not in own]
+    return [key for key in others if key in PHANTOMS], [key for key in others if key not in PHANTOMS]
+
+
 def _lease_deleted(scene: Scene, host: SimulatedHost) -> str | None:
-    """Of a host that can take it again at once. Where another's overlaps it, that one is the older from then on."""
-    lease = host.lease
-    if lease is None or host.agent is None:
+    """Of a host that can take it again at once. What claims the same would be the older one then, and be believed."""
+    if host.lease is None or host.agent is None or _keys(scene)[1]:
         return None
-    others = [other for other in scene.store.leases() if other.key != lease.key and other.key != WHOLE_NETWORK]
-    if overlapping(lease.subnets, others):
-        return None
-    scene.store.delete(lease.key)
-    return f"its lease {lease.key} is deleted"
+    scene.store.delete(host.lease.key)
+    return f"its lease {host.lease.key} is deleted"
 
 
 def _value(scene: Scene, number: int, **more: object) -> bytes:
@@ -264,46 +266,45 @@ def _value(scene: Scene, number: int, **more: object) -> bytes:
 
 def _phantom(scene: Scene, host: SimulatedHost) -> str:
     """Another host joins, or is another by now: address and MAC."""
-    number = scene.rng.randint(200, 203)
+    key = scene.rng.choice(PHANTOMS)
     address = scene.rng.randint(200, 209)
-    key = f"10.5.{number}.0-24&fc00:5:0:{number:x}::-64"
     scene.store.put(key, _value(scene, address))
     return f"a lease {key} at 192.0.2.{address} (of nobody here)"
 
 
 def _phantom_gone(scene: Scene, host: SimulatedHost) -> str | None:
-    there = [key for key in scene.store.entries if key.startswith("10.5.20")]
-    if not there:
+    return _one_gone(scene, _keys(scene)[0])
+
+
+def _bad(scene: Scene, host: SimulatedHost) -> str | None:
+    """Made while all of ours are there, which are the older ones then."""
+    if host.lease is None or not all(other.lease and other.lease.key in scene.store.entries for other in scene.hosts):
         return None
-    key = scene.rng.choice(there)
-    scene.store.delete(key)
-    return f"{key} goes"
-
-
-def _bad(scene: Scene, host: SimulatedHost) -> str:
-    mac = next((link.mac for link in _ours(host, Link) if isinstance(link, Link)), None)
-    entries = [
-        (WHOLE_NETWORK, _value(scene, 210)),
-        ("10.77.1.0-24", _value(scene, 210)),
-        ("10.5.250.0-24", _value(scene, 212, PublicIP=underlay_address(4, host.number).partition("/")[0])),
-        ("10.5.251.0-24", _value(scene, 213, BackendData={"VNI": 1, "VtepMAC": mac or "02:00:00:00:00:00"})),
-        ("10.5.252.0-24", b"[" * 5000),
-        ("nonsense", _value(scene, 214)),
-    ]
-    if host.lease is not None and host.lease.key in scene.store.entries:  # ours has to be the older
-        wider = host.lease.subnets[0].supernet(new_prefix=22)
-        entries.append((str(wider).replace("/", "-"), _value(scene, 211)))
-    key, value = scene.rng.choice(entries)
+    mac = next((link.mac for link in _ours(host, Link) if isinstance(link, Link)), "02:00:00:00:00:00")
+    wider = host.lease.subnets[0].supernet(new_prefix=22)
+    key, value = scene.rng.choice(
+        [
+            ("10.5.0.0-16", _value(scene, 210)),
+            ("10.77.1.0-24", _value(scene, 210)),
+            (str(wider).replace("/", "-"), _value(scene, 211)),
+            ("10.5.250.0-24", _value(scene, 212, PublicIP=underlay_address(4, host.number).partition("/")[0])),
+            ("10.5.251.0-24", _value(scene, 213, BackendData={"VNI": 1, "VtepMAC": mac})),
+            ("10.5.252.0-24", b"[" * 5000),
+            ("nonsense", _value(scene, 214)),
+        ]
+    )
     scene.store.put(key, value)
     return f"a lease that cannot be trusted: {key}"
 
 
 def _bad_gone(scene: Scene, host: SimulatedHost) -> str | None:
-    own = {other.lease.key for other in scene.hosts if other.lease}
-    there = [key for key in scene.store.entries if key not in own and not key.startswith("10.5.20")]
-    if not there:
+    return _one_gone(scene, _keys(scene)[1])
+
+
+def _one_gone(scene: Scene, keys: Sequence[str]) -> str | None:
+    if not keys:
         return None
-    key = scene.rng.choice(there)
+    key = scene.rng.choice(keys)
     scene.store.delete(key)
     return f"{key} goes"
 

@@ -89,13 +89,21 @@ class SimulatedKernelTarget(Target):
         await self._answer()
         failures = []
         for item in removes:
-            self._kernel.remove(item, own=True)
+            if self._is_the_one(item):
+                self._kernel.remove(item, own=True)
         for number, put in enumerate(puts, 1):
             if reason := self._kernel.write(put.object, put.previous):
                 failures.append(Failure(put.object, reason, foreign="in the way" in reason))
             if number % BATCH == 0:
                 await self._answer()  # it may die, or something else may come in between
         return failures
+
+    def _is_the_one(self, item: Object) -> bool:
+        """A deletion of a route names its protocol and device: another's in its place stays."""
+        have = self._kernel.objects.get(item.identity)
+        if isinstance(item, Route) and isinstance(have, Route):
+            return (item.protocol, item.device) == (have.protocol, have.device)
+        return have is not None
 
     async def _answer(self) -> None:
         await asyncio.sleep(self._kernel.rng.uniform(0, LONGEST_WRITE))
