@@ -4,8 +4,8 @@
         done = vm.run(["flannelctl", "lab", "--backend", "ipip"])
 
 The guest sees this machine's whole file system: what is installed here runs there, what is written there is gone with
-the guest. It has no network but its own. Where there is no KVM, QEMU emulates the processor, and everything takes many
-times longer (Python 18 times); see :data:`PATIENCE`. Needs root, for the file system's sake.
+the guest. It has no network but its own. QEMU emulates the processor, and everything takes many times longer (Python 18
+times); see :data:`PATIENCE`. Needs Debian 12 on x86_64, and root for the file system's sake.
 
     python -m flannel_core.lab.vm COMMAND...
 """
@@ -32,7 +32,7 @@ from types import TracebackType
 from ..errors import EXIT_FAILED
 from .network import LabError
 from .record import start_time
-from .vm_kernel import BUSYBOX, cached_kernel, initramfs
+from .vm_kernel import BUSYBOX, cache_directory, cached_kernel, initramfs
 
 VIRTIOFSD = Path("/usr/lib/qemu/virtiofsd")
 NEEDED = {
@@ -77,9 +77,7 @@ class Done:
 class VirtualMachine:
     """A context manager: booted when it is entered, gone when it is left. One command at a time."""
 
-    def __init__(self, cache: Path | None = None) -> None:
-        """``cache`` keeps the kernel: ~/.cache/flannel-vm if not given (under XDG_CACHE_HOME where that is set)."""
-        self._cache = cache or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flannel-vm"
+    def __init__(self) -> None:
         self._leave = contextlib.ExitStack()
         self._ports: dict[str, socket.socket] = {}
         self._received = dict.fromkeys(PORTS, b"")
@@ -89,7 +87,7 @@ class VirtualMachine:
         """Raises LabError with all that is missing, or with what the console says if the guest does not come up."""
         if problems := vm_lacks():
             raise LabError("\n".join(problems))
-        kernel = cached_kernel(self._cache)
+        kernel = cached_kernel(cache_directory())
         try:
             self._directory = self._leave.enter_context(own_directory())
             (self._directory / "initramfs").write_bytes(initramfs(kernel))

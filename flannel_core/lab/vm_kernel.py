@@ -6,6 +6,8 @@ and /lib/modules are not touched.
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -55,11 +57,21 @@ class Kernel:
         return [self.modules / module for module in ordered]
 
 
+def cache_directory() -> Path:
+    """Where kernels are kept: ~/.cache/flannel-vm, under XDG_CACHE_HOME where that is set."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "flannel-vm"
+
+
 def cached_kernel(cache: Path) -> Kernel:
     """The newest kernel in ``cache``, downloaded if there is none. Raises LabError."""
     found = sorted(cache.glob("linux-image-*"), key=lambda path: path.stat().st_mtime)
     if found:
         return Kernel(found[-1])
+    if not shutil.which("apt-get"):
+        raise LabError(
+            f"the virtual machine's kernel is a package of Debian, and this system has no apt: unpack"
+            f" {META_PACKAGE}'s into {cache}/linux-image-VERSION and run depmod on it"
+        )
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache) as scratch:
         package = _package_name()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flannel_core.lab import LabError, vm
+from flannel_core.lab import LabError, vm, vm_kernel
 
 
 def standing():
@@ -57,3 +57,9 @@ def test_a_guest_that_dies_is_told_with_its_console():
         pytest.raises(LabError, match=r"the virtual machine is gone(.|\n)*its console"),
     ):
         machine.run(["sh", "-c", "echo c > /proc/sysrq-trigger"], within=60)
+
+
+def test_without_apt_and_without_a_kernel_the_reason_says_where_it_has_to_be(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(LabError, match=f"has no apt: unpack .* into {tmp_path}/linux-image-VERSION"):
+        vm_kernel.cached_kernel(tmp_path)
