@@ -1,0 +1,15 @@
+"""Hosts in a lab whose packets a forwarder moves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from flannel_core.lab import Lab
+
+
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as the_lab:
+        yield the_lab
