@@ -14,12 +14,11 @@ from ..network import LabError
 from .scene import Case, Outcome, Scene
 
 AWAY = "API server down, its watches cut, its history compacted, the token rotated"
-AWAY_SECONDS = 15.0
-"""What a client may take to find the server again after a long outage, its longest pause included."""
-WATCHES = 2
-"""That an agent has: of all nodes, and of its own."""
+AWAY_SECONDS = 25.0
+"""What a client may take to find the server again after a long outage: its longest pause, and another if it comes just
+too early."""
 MOST_AT_ONCE = 8
-"""Requests and connections of one agent that begins anew: two lists, its watches, a look at its own node, and as many
+"""Requests or connections of one agent that begins anew: a list and a watch of all nodes and of its own, and as many
 for what just failed."""
 MOST_A_SECOND = 2.0
 """That one agent goes on trying."""
