@@ -10,7 +10,7 @@ import msgspec
 
 from .allocation import choose_subnets, fits
 from .errors import FlannelError
-from .lease import FAMILIES, Endpoint, IPNetwork, Lease, Malformed
+from .lease import FAMILIES, NOWHERE, Endpoint, Family, IPNetwork, Lease, Malformed
 from .lease_json import MalformedLease, lease_key, parse_key
 from .netconf import NetworkConfig
 from .store import OutOfSubnets, Wish
@@ -50,9 +50,10 @@ def claim(
 ) -> Claim:
     """What to write for a host that asks: its own lease if that fits, else the subnets that it had, else free ones.
 
-    With both families on, a host that lacks an IPv6 address, or for which there is no IPv6 subnet, is given its IPv4
-    subnet alone (``whole``: not for lack of a subnet); it asks again when that may have changed. Never IPv6 alone: the
-    key of such a lease tells Go nodes, which have IPv4 on here, that 0.0.0.0/0 is this host's.
+    With both families on, a host that lacks an address of one is given subnets of both, and what it cannot be reached
+    at is told as ``NOWHERE``. One for which there is no IPv6 subnet is given its IPv4 subnet alone (``whole``: it is
+    not), and asks again when that may have changed. Never IPv6 alone: the key of such a lease tells Go nodes, which
+    have IPv4 on here, that 0.0.0.0/0 is this host's.
 
     An own lease that does not fit is given up; a reservation stays where the operator put it. The subnet that a
     malformed entry is named after counts as taken. Raises OutOfSubnets, and FlannelError for a family that is on while
@@ -69,14 +70,12 @@ def claim(
         given_up = tuple(lease for lease in unfit if lease is not held)
         if held is not None:
             return Claim(described(held.subnets, wish, held), held, given_up)
-        if attempt is config and wish.public_ipv6 is None and len(config.families) > 1:
-            continue
         taken = [*named, *(subnet for lease in leases if lease not in given_up for subnet in lease.subnets)]
         before = (*wish.previous_subnets, *(subnet for lease in given_up for subnet in lease.subnets))
         try:
             subnets = choose_subnets(attempt, taken, before, rng)
         except OutOfSubnets:
-            if whole or len(attempt.families) == 1:
+            if whole or wish.public_ipv4 is None or len(attempt.families) == 1:
                 raise
             continue
         return Claim(described(subnets, wish), None, given_up)
@@ -87,21 +86,24 @@ def described(subnets: tuple[IPNetwork, ...], wish: Wish, before: Lease | None =
     """The lease of ``subnets`` that says what ``wish`` wants published.
 
     Key, ``created``, ``revision`` and ``expires`` are those of ``before``. A family that the host has no address of
-    just now keeps the endpoint of ``before``; raises FlannelError if there is none.
+    just now keeps the endpoint of ``before``; where there is none it leads nowhere, with data that Go can read. Raises
+    FlannelError if the host has no address at all.
     """
     endpoints: dict[int, Endpoint] = {}
     for subnet in subnets:
-        version = subnet.version
-        address, data = (wish.public_ipv4, wish.ipv4_data) if version == 4 else (wish.public_ipv6, wish.ipv6_data)
-        last = None if before is None else before.endpoint(version)
+        family: Family = 4 if subnet.version == 4 else 6
+        address, data = (wish.public_ipv4, wish.ipv4_data) if family == 4 else (wish.public_ipv6, wish.ipv6_data)
+        last = None if before is None else before.endpoint(family)
         if address is not None:
-            endpoints[version] = Endpoint(subnet, address, data)
+            endpoints[family] = Endpoint(subnet, address, data)
         elif last is not None:
-            endpoints[version] = last
+            endpoints[family] = last
+        elif len(subnets) > 1 and (wish.public_ipv4 or wish.public_ipv6):
+            endpoints[family] = Endpoint(subnet, NOWHERE[family], wish.ipv4_data or wish.ipv6_data)
         else:
             raise FlannelError(
-                f"the network configuration has IPv{version} on, but this host has no IPv{version} address to "
-                f"announce; give the external interface one, or set EnableIPv{version} to false"
+                f"the network configuration has IPv{family} on, but this host has no IPv{family} address to "
+                f"announce; give the external interface one, or set EnableIPv{family} to false"
             )
     ipv4, ipv6 = (endpoints.get(family) for family in FAMILIES)
     if before is None:
@@ -135,7 +137,7 @@ def _is_remembered(lease: Lease, wish: Wish) -> bool:
 
 def _has_our_address(lease: Lease, wish: Wish) -> bool:
     for endpoint, address in ((lease.ipv4, wish.public_ipv4), (lease.ipv6, wish.public_ipv6)):
-        if endpoint is not None and address is not None:
+        if endpoint is not None and address is not None and not endpoint.leads_nowhere:
             return endpoint.public_ip == address and not address.is_unspecified
     return False
 
@@ -150,4 +152,4 @@ def named_subnets(key: str) -> tuple[IPNetwork, ...]:
 
 def addresses(lease: Lease) -> str:
     """Where its host is reached, for a person."""
-    return " and ".join(str(endpoint.public_ip) for endpoint in lease.endpoints)
+    return " and ".join(str(endpoint.public_ip) for endpoint in lease.endpoints if not endpoint.leads_nowhere)

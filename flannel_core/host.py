@@ -91,5 +91,6 @@ def _addresses(last: Host | Lease | None, family: Family) -> tuple[IPAddress | N
     if isinstance(last, Host):
         return last.ip(family), last.public_ip(family)
     endpoint = None if last is None else last.endpoint(family)
-    announced = None if endpoint is None or endpoint.public_ip.is_unspecified else endpoint.public_ip
-    return announced, announced
+    if endpoint is None or endpoint.public_ip.is_unspecified or endpoint.leads_nowhere:
+        return None, None
+    return endpoint.public_ip, endpoint.public_ip

@@ -16,6 +16,9 @@ IPNetwork: TypeAlias = IPv4Network | IPv6Network
 Family: TypeAlias = Literal[4, 6]
 
 FAMILIES: tuple[Family, Family] = (4, 6)
+NOWHERE: dict[Family, IPAddress] = {4: IPv4Address("192.0.0.8"), 6: IPv6Address("100::1")}
+"""What a lease of both families tells for one in which its host cannot be reached: the IPv4 dummy address (RFC 7600)
+and one of the discard-only block (RFC 6666). Go nodes crash on a lease that lacks a family or an address."""
 
 
 class Endpoint(msgspec.Struct, frozen=True, gc=False):
@@ -28,6 +31,11 @@ class Endpoint(msgspec.Struct, frozen=True, gc=False):
     subnet: IPNetwork
     public_ip: IPAddress
     data: Any = None
+
+    @property
+    def leads_nowhere(self) -> bool:
+        """True if its host cannot be reached in this family just now, see ``NOWHERE``."""
+        return self.public_ip == NOWHERE[4 if self.public_ip.version == 4 else 6]
 
 
 class Lease(msgspec.Struct, frozen=True, gc=False):

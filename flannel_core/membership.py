@@ -119,8 +119,6 @@ class Membership:
         self._said.say("host", logging.INFO, sentence(host))
         reconciler = await self._open_reconciler(backend)
         node = await self._prepared(chosen, host, previous, dry_run=dry_run)
-        if chosen.config.ipv4 and node.host.public_ipv4 is None and (previous is None or previous.ipv4 is None):
-            raise CannotStart(f"IPv4 is on, and no lease can do without it: {node.host.lacks[4]}")
         wish = self.own.wish(backend, node.host, node.announcement)
         lease = remembered.own if remembered else await self.own.acquire(chosen.config, wish, dry_run=dry_run)
         self.chosen, self.node = chosen, node_of(chosen, node.host, node.announcement, lease)

@@ -50,8 +50,12 @@ class PeerRules:
         self._bad_addresses = {family: self._inside_or_bad(family) for family in FAMILIES}
 
     def families(self, lease: Lease) -> tuple[Family, ...]:
-        """The families of ``lease`` that are on here. Raises Refusal if none is, or if its type is not ours."""
-        families = tuple(f for f in FAMILIES if lease.endpoint(f) is not None and self._config.space(f) is not None)
+        """The families of ``lease`` that are on here and that its host can be reached in. Raises Refusal if there is
+        none, or if its type is not ours."""
+        reached = [e for e in lease.endpoints if not e.leads_nowhere] if len(lease.endpoints) > 1 else lease.endpoints
+        if not reached:
+            raise Refusal("its host can be reached in no family just now, as it says itself")
+        families = tuple(f for f in FAMILIES if lease.endpoint(f) in reached and self._config.space(f) is not None)
         if not families:
             raise Refusal(
                 f"it has {' and '.join(f'IPv{e.subnet.version}' for e in lease.endpoints)} only, which is off"

@@ -34,20 +34,23 @@ def test_a_host_without_an_ipv6_address_works_over_ipv4_and_joins_with_ipv6_when
     lab.eventually(lambda: a.pings(b, 4) and b.pings(a, 4))
     assert [subnet.version for subnet in a.env.subnets] == [4]
     assert a.env.mtu == 1450
+    assert [lease.ipv6.leads_nowhere for lease in a.store.leases().leases if a.subnet in lease.subnets] == [True]
     [problem] = a.status().problems
     assert problem == f"{NO_IPV6}eth0 (--iface eth0) has no usable IPv6 address"
     assert problem in a.log()
     assert "flannel-v6.1" not in a.run("ip link")
     assert b.status().problems == ()
-    subnet = a.subnet
+    subnet, lease = a.subnet, a.status().lease
     with b.pinging(a, 4) as pings:
         give_ipv6_to(a)
-        lab.eventually(lambda: a.pings(b, 6) and b.pings(a, 6), 10)
+        lab.eventually(lambda: len(a.env.subnets) == 2, 5)
     assert pings.lost == 0
+    lab.eventually(lambda: a.pings(b, 6) and b.pings(a, 6))  # the pods are addressed anew for it
     assert a.subnet == subnet
     assert a.status().problems == ()
     assert a.env.mtu == 1430
-    assert [lease.subnets for lease in a.store.leases().leases if subnet in lease.subnets] == [a.env.subnets]
+    assert (a.status().lease.key, a.status().lease.created) == (lease.key, lease.created)
+    assert a.status().lease.subnets == tuple(map(str, a.env.subnets))
 
 
 def test_a_host_that_loses_its_ipv6_address_keeps_its_lease_and_goes_on_over_ipv4(lab):

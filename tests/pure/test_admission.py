@@ -15,7 +15,7 @@ from msgspec import Meta
 from flannel_core.admission import Admission, Delta, Refused
 from flannel_core.backend import ANY, Announcement, Backend, Node, NoOptions
 from flannel_core.host import Host
-from flannel_core.lease import FAMILIES, Endpoint, Lease, Malformed
+from flannel_core.lease import FAMILIES, NOWHERE, Endpoint, Family, Lease, Malformed
 from flannel_core.netconf import NetworkConfig, parse_config
 from flannel_core.objects import Object
 
@@ -130,6 +130,20 @@ def reason(lease: Lease, **how: Any) -> str:
     found = admission(lease, **how)
     assert found.admitted == {}
     return found.refused[lease.key].reason
+
+
+@pytest.mark.parametrize("family", [4, 6])
+def test_a_family_that_leads_nowhere_is_left_out_without_a_word_and_the_other_is_admitted(family: Family) -> None:
+    nowhere = str(NOWHERE[family])
+    one = lease(3, ip=nowhere if family == 4 else "", v6=v6(3, ip=nowhere if family == 6 else ""))
+    found = admission(one, config=DUAL)
+    assert found.refused == {}
+    assert [subnet.version for subnet in found.admitted[one.key].subnets] == [10 - family]
+
+
+def test_a_lease_that_leads_nowhere_at_all_says_so() -> None:
+    both = lease(3, ip=str(NOWHERE[4]), v6=v6(3, ip=str(NOWHERE[6])))
+    assert "can be reached in no family" in reason(both, config=DUAL)
 
 
 def test_a_sound_lease_is_admitted_with_its_data_decoded() -> None:

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flannel_core.claim import Claim, claim, described, key_of, overlapping, own_leases, says_the_same
 from flannel_core.errors import FlannelError
-from flannel_core.lease import Endpoint, Lease, Malformed
+from flannel_core.lease import NOWHERE, Endpoint, Family, Lease, Malformed
 from flannel_core.netconf import NetworkConfig, parse_config
 from flannel_core.store import OutOfSubnets, Wish
 
@@ -122,21 +122,37 @@ def test_a_subnet_named_by_a_malformed_entry_is_taken_and_other_keys_take_nothin
 
 
 @pytest.mark.parametrize(
-    ("config", "who", "family"), [(IPV4, wish(None, A6), 4), (IPV6, wish(A4), 6), (DUAL, wish(None, A6), 4)]
+    ("config", "who", "family"), [(IPV4, wish(None, A6), 4), (IPV6, wish(A4), 6), (DUAL, wish(None), 4)]
 )
 def test_a_family_without_an_address_is_named_with_the_cure(config: NetworkConfig, who: Wish, family: int) -> None:
     with pytest.raises(FlannelError, match=f"no IPv{family} address to announce; .* or set EnableIPv{family} to false"):
         claimed(config, who)
 
 
-def test_in_dual_stack_a_host_without_an_ipv6_address_is_given_an_ipv4_subnet_and_keeps_it() -> None:
-    first = claimed(DUAL, wish(A4))
-    assert (first.held, first.given_up, [subnet.version for subnet in first.lease.subnets]) == (None, (), [4])
-    held = msgspec.structs.replace(first.lease, created=5, expires=1e10)
-    assert claimed(DUAL, wish(A4), held) == Claim(held, held)
+@pytest.mark.parametrize(("who", "family"), [(wish(A4, ipv4_data=b"{}"), 6), (wish(None, A6, ipv6_data=b"{}"), 4)])
+def test_in_dual_stack_a_host_without_an_address_of_one_family_has_subnets_of_both_and_leads_nowhere_in_that_one(
+    who: Wish, family: Family
+) -> None:
+    first = claimed(DUAL, who).lease
+    assert [subnet.version for subnet in first.subnets] == [4, 6]
+    endpoint = first.endpoint(family)
+    assert endpoint is not None
+    assert (endpoint.public_ip, endpoint.leads_nowhere, endpoint.data) == (NOWHERE[family], True, b"{}")
+    held = msgspec.structs.replace(first, created=5, expires=1e10)
+    assert claimed(DUAL, who, held) == Claim(held, held)
+    complete = claimed(DUAL, wish(A4, A6), held)
+    assert (complete.held, complete.lease.subnets) == (held, held.subnets)
+    assert not any(each.leads_nowhere for each in complete.lease.endpoints)
 
 
-def test_an_ipv6_address_that_comes_later_adds_a_subnet_and_the_ipv4_subnet_stays() -> None:
+def test_what_leads_nowhere_is_nobodys_address() -> None:
+    theirs = lease("10.5.1.0/24", A4, six=NOWHERE[6])  # type: ignore[arg-type]
+    assert own_leases([theirs], wish(None, NOWHERE[6])) == []  # type: ignore[arg-type]
+    ours = lease("10.5.1.0/24", NOWHERE[4], six=A6)  # type: ignore[arg-type]
+    assert own_leases([theirs, ours], wish(A4, A6)) == [theirs, ours]
+
+
+def test_a_lease_of_ipv4_alone_is_completed_and_its_subnet_stays() -> None:
     held = lease("10.5.9.0/24")
     found = claimed(DUAL, wish(A4, A6), held)
     assert (found.held, found.given_up) == (None, (held,))
@@ -158,6 +174,8 @@ def test_without_a_free_ipv6_subnet_there_is_an_ipv4_subnet_but_never_the_other_
     other = lease("10.5.1.0/24", B4, six=B6)
     found = claimed(few, wish(A4, A6), other)
     assert found.lease.subnets == (IPv4Network("10.5.2.0/24"),)
+    with pytest.raises(OutOfSubnets):
+        claimed(few, wish(None, A6), other)
     with pytest.raises(OutOfSubnets):
         claim(few, wish(A4, A6), [other], (), random.Random(1), whole=True)
     with pytest.raises(OutOfSubnets):
