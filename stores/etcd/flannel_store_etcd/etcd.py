@@ -231,10 +231,12 @@ class EtcdStore(SubnetStore[EtcdOptions]):
 
     async def contest(self, lease: Lease, seconds: float) -> bool:
         self._may_write()
-        record = await self._records.find(lease.key)
-        touched = None if record is None else await self._records.touch(record)
-        if touched is None:
-            return False
+        touched = None
+        while touched is None:
+            record = await self._records.find(lease.key)
+            if record is None or record.create_revision != lease.created:
+                return False
+            touched = await self._records.touch(record)
         try:
             async with (
                 asyncio.timeout(seconds),
