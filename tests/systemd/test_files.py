@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import configparser
 import fnmatch
+import os
 import re
 import shutil
 import subprocess
@@ -158,3 +159,30 @@ def test_every_file_is_installed_by_the_readme_under_a_name_that_its_service_rea
         suffix = ".conf" if file.endswith(".conf") else Path(file).suffix
         assert place.endswith(suffix), place
     assert Path(installed["10-flannel.link"]).name < "99-default.link"
+
+
+def test_docker_starts_after_the_agent_with_the_options_that_flannelctl_writes(tmp_path: Path) -> None:
+    drop_in = (DEPLOY / "docker.conf").read_text()
+    (tmp_path / "docker.service.d").mkdir()
+    (tmp_path / "docker.service").write_text("[Service]\nType=notify\nExecStart=/bin/false\n")
+    program = Path(sys.executable).with_name("flannelctl")
+    here = drop_in.replace("/opt/flannel/bin/flannelctl", str(program)).replace("/usr/bin/dockerd", "/bin/true")
+    (tmp_path / "docker.service.d/10-flannel.conf").write_text(here)
+    (tmp_path / "flanneld.service").write_text("[Service]\nExecStart=/bin/true\n")
+    verified = subprocess.run(
+        ["systemd-analyze", "verify", tmp_path / "docker.service"],
+        env={**os.environ, "SYSTEMD_UNIT_PATH": f"{tmp_path}:"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
+
+    subnet_env, written = tmp_path / "subnet.env", tmp_path / "docker_options.env"
+    subnet_env.write_text("FLANNEL_SUBNET=10.5.43.1/24\nFLANNEL_MTU=1450\nFLANNEL_IPMASQ=true\n")
+    words = re.findall(r"^ExecStartPre=\S+ (.*)$", drop_in, flags=re.MULTILINE)[0]
+    command = [program, *words.replace("/run/flannel/docker_options.env", str(written)).split(), "-f", subnet_env]
+    for _ in range(2):
+        subprocess.run(command, env={"PATH": os.environ["PATH"]}, check=True)
+    options = re.findall(r"\$(\w+)", drop_in)
+    assert [line.partition("=")[0] for line in written.read_text().splitlines()] == options
