@@ -92,7 +92,10 @@ class LinkWriter:
             if found is not None:
                 self._kernel.request(links.delete(found.index))
             tun.make(link.name, link.info.owner)
-            self._change(link, self._links()[link.name], index)
+            made = self._links().get(link.name)
+            if made is None:
+                raise MissingDevice(link.name)
+            self._change(link, made, index)
             return None
         if found is not None and link.mac is None:
             link = msgspec.structs.replace(link, mac=found.link.mac)

@@ -68,3 +68,23 @@ def test_what_an_operator_breaks_is_back(network, fault):
     before = shown(a)
     a.run(FAULTS[fault].format(subnet=b.subnet))
     lab.eventually(lambda: shown(a) == before and a.pings(b))
+
+
+@pytest.mark.whole
+def test_in_dual_stack_ipv4_works_and_the_status_says_that_ipv6_cannot(lab):
+    a, b = lab.hosts(2, backend="ipip", ipv6=True)
+    lab.eventually(lambda: a.pings(b, family=4))
+    assert any("ipip carries IPv4 only" in problem for problem in a.status().problems)
+
+
+@pytest.mark.whole
+def test_a_host_that_moves_to_another_address_keeps_its_device_and_is_reached_there(lab):
+    a, b = lab.hosts(2, backend="ipip")
+    lab.eventually(lambda: a.pings(b))
+    index = b.run("cat /sys/class/net/flannel.ipip/ifindex")
+    b.run(f"ip addr del {b.machine.ipv4} dev eth0")
+    b.run("ip addr add 198.51.100.99/24 dev eth0")
+    b.run("ip route add default via 198.51.100.1")
+    lab.eventually(lambda: "via 198.51.100.99 dev flannel.ipip" in a.run(f"ip route show {b.subnet}"))
+    lab.eventually(lambda: a.pings(b))
+    assert b.run("cat /sys/class/net/flannel.ipip/ifindex") == index
