@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from flannel_core.lease import FAMILIES
+from flannel_core.store import StoreUnavailable
 
 from ..hosts import Host
 from ..lab import Lab
@@ -60,8 +61,8 @@ def play(scene: Scene, seed: int) -> list[str]:
             name = choice.choice(sorted(steps(scene)))
             try:
                 steps(scene)[name](scene, host, choice)
-            except LabError:
-                name += ": there was nothing to do it to"
+            except (LabError, StoreUnavailable):
+                name += ": in vain"
             pause = choice.choice((0.0, choice.uniform(0, 0.1), choice.uniform(0, LONGEST_PAUSE)))
             done.append(f"{host.name}: {name}; {pause:.3f} s")
             time.sleep(pause)
