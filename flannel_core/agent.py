@@ -18,9 +18,8 @@ from typing import Any, NoReturn
 import msgspec
 
 from . import systemd
-from .allocation import fits
 from .config_watch import Chosen, ConfigWatch
-from .errors import EXIT_OK, FlannelError
+from .errors import EXIT_OK, CannotGoOn, FlannelError
 from .flanneld_options import FlanneldOptions
 from .host import Host
 from .host_discovery import follow
@@ -130,7 +129,8 @@ class Agent:
                 log.info("Exiting cleanly...")
                 if self.options.release_lease_on_exit:
                     with suppress(asyncio.CancelledError):  # asked a second time: at once
-                        await self.member.own.give_up(RELEASE_SECONDS)
+                        if await self.member.own.give_up(RELEASE_SECONDS):
+                            self.snapshot.forget()
             except BaseExceptionGroup as group:
                 ending = first_of(group, Stop, FlannelError)
                 if not isinstance(ending, Stop):
@@ -240,7 +240,7 @@ class Agent:
         if self.config.chosen is None and not self.config.source:
             self.config.take(remembered.config)
         chosen = self.config.chosen
-        if chosen is None or not fits(chosen.config, remembered.own.subnets, partly=True):
+        if chosen is None or not chosen.config.holds(remembered.own.subnets):
             return False
         try:
             await self.member.join(chosen, remembered)
@@ -380,7 +380,9 @@ class Agent:
         try:
             await self.member.reconfigure(chosen)
             self._tell_if_new()
-        except CannotStart as error:
+        except CannotGoOn:
+            raise
+        except (CannotStart, FlannelError) as error:
             self.config.pending = f"{self.config.source} cannot be applied: {error}"
             self._said.say("config", logging.ERROR, self.config.pending)
 

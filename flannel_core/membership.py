@@ -12,6 +12,7 @@ from typing import Any
 from .backend import Backend, Node
 from .claim import named_subnets
 from .config_watch import Chosen
+from .errors import FlannelError
 from .firewall.traffic import TrafficRules
 from .flanneld_options import FlanneldOptions
 from .host import Host
@@ -304,13 +305,13 @@ class Membership:
         await self._plan(node_of(self.chosen, host, announcement, self.own.held))
 
     async def reconfigure(self, chosen: Chosen) -> None:
-        """Another configuration: the same subnet, other keys. The store is not told yet. Raises CannotStart; what stood
-        before stands again then."""
+        """Another configuration: the same subnet, other keys. The store is not told yet. Raises CannotStart, and
+        FlannelError where another agent has the device; what stood before stands again then."""
         assert self.node is not None
         host = with_devices_as_they_are(self.node.host)
         try:
             node = await self._prepared(chosen, host, self.own.known(chosen.backend), self.own.held)
-        except CannotStart:
+        except (CannotStart, FlannelError):
             await self._plan(self.node)
             raise
         self.chosen = chosen

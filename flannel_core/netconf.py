@@ -57,6 +57,10 @@ class NetworkConfig(msgspec.Struct, frozen=True):
     def networks(self) -> tuple[IPv4Network | IPv6Network, ...]:
         return tuple(s.network for s in (self.ipv4, self.ipv6) if s is not None)
 
+    def holds(self, subnets: Collection[IPNetwork]) -> bool:
+        """True if each of ``subnets`` is a part of the Network of its family."""
+        return all(any(subnet.network_address in network for network in self.networks) for subnet in subnets)
+
     @property
     def families(self) -> tuple[Family, ...]:
         """Those that are on."""

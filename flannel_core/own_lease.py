@@ -161,15 +161,15 @@ class OwnLease:
         log.info("Took our subnet again: %s", ", ".join(map(str, before)))
         return True
 
-    async def give_up(self, seconds: float) -> None:
-        """Give the lease back to the store, within ``seconds``. A reservation stays, and so does what is another's by
-        now. What became of it is logged."""
+    async def give_up(self, seconds: float) -> bool:
+        """Give the lease back to the store, within ``seconds``; True: it is nobody's now. A reservation stays, and so
+        does what is another's by now. What became of it is logged."""
         if self.lease is None:
-            return
+            return False
         subnets = ", ".join(map(str, self.lease.subnets))
         if self.lease.expires is None:
             log.info("Our lease of %s is a reservation and stays", subnets)
-            return
+            return False
         try:
             async with asyncio.timeout(seconds):
                 ours = await self._store.give_up(self.lease)
@@ -177,11 +177,11 @@ class OwnLease:
             reason = str(error) or self._store.unavailable or f"no answer within {seconds:.0f} s"
             until = _when(self.lease.expires)
             log.warning("Our lease of %s was not released, it expires %s: %s", subnets, until, reason)
-        else:
-            log.info(
-                "Released our lease of %s" if ours else "Our lease of %s is gone, or another's, or reserved by now",
-                subnets,
-            )
+            return False
+        log.info(
+            "Released our lease of %s" if ours else "Our lease of %s is gone, or another's, or reserved by now", subnets
+        )
+        return ours
 
     def belongs_to(self, cluster: str) -> None:
         """The store's list came from ``cluster``."""

@@ -143,6 +143,11 @@ class SnapshotFile:
         self._said.over("file")
         return True
 
+    def forget(self) -> None:
+        """Our lease is given back: nobody is to go on with it."""
+        self._changed.clear()
+        self.path.unlink(missing_ok=True)
+
     def load(self, location: str) -> Remembered | None:
         """None if there is none of the store at ``location``, or it cannot be read, which is logged."""
         try:

@@ -131,6 +131,18 @@ def test_another_vni_moves_everything_to_another_device_and_leaves_nothing_of_th
     lab.eventually(lambda: a.plan() == [] and a.status().problems == ())
 
 
+def test_a_vni_whose_device_another_agent_has_is_named_and_everything_goes_on_as_it_was(lab):
+    a, b = lab.hosts(2, options={"VNI": 7})
+    c, d = lab.hosts(2, network="10.6.0.0/16", on=(a, b))
+    lab.eventually(lambda: a.pings(b) and c.pings(d))
+    lab.set_config({"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan", "VNI": 7}})
+    lab.eventually(lambda: "cannot be applied: another flanneld" in "".join(c.status().problems))
+    assert c.pings(d)
+    lab.set_config({"Network": "10.6.0.0/16", "Backend": {"Type": "vxlan", "VNI": 8}})
+    lab.eventually(lambda: "flannel.8" in c.run("ip link") and c.pings(d) and c.status().problems == ())
+    assert a.pings(b)
+
+
 def test_another_network_is_for_a_restart_and_named_until_then(lab):
     a, b = lab.hosts(2)
     subnet = a.subnet

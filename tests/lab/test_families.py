@@ -130,6 +130,14 @@ def test_without_a_free_ipv6_subnet_a_host_has_its_ipv4_one_and_says_so(lab):
     lab.eventually(lambda: a.pings(b, 4) and b.pings(a, 4))
     assert [problem for problem in b.status().problems if "no free subnet in fc00:5::/48" in problem]
     assert [subnet.version for subnet in b.env.subnets] == [4]
+    subnet, gone = b.subnet, a.subnet
+    a.stop()
+    a.store.release(gone)
+    b.run("ip link set eth0 mtu 1400")  # it is tried again at each change of the host, and once a minute
+    lab.eventually(lambda: [subnet.version for subnet in b.env.subnets] == [4, 6])
+    assert b.subnet == subnet
+    lab.eventually(lambda: b.status().problems == ())
+    assert [lease.subnets for lease in b.store.leases().leases] == [b.env.subnets]
 
 
 def test_one_family_of_a_peer_that_cannot_be_trusted_leaves_its_other_one(lab):

@@ -191,3 +191,18 @@ def test_a_subnet_that_another_host_was_given_while_we_could_not_hear_of_it_ends
     a.start()
     lab.wait_until_ready([a])
     lab.eventually(lambda: a.pings(b) and b.pings(a))
+
+
+def test_a_lease_that_was_released_at_the_end_is_not_gone_on_with(lab):
+    a, b = lab.hosts(2, store="etcd")
+    a.restart(release_lease_on_exit=True)
+    lab.wait_until_ready([a])
+    lab.eventually(lambda: a.pings(b) and knows_its_peers(a, 1))
+    a.stop()
+    assert "Released our lease" in a.log()
+    etcd_away(a)
+    a.start()
+    lab.eventually(lambda: "connection refused" in "".join(a.status().problems))
+    assert not a.ready()
+    a.store.cluster.start()
+    lab.wait_until_ready([a])
