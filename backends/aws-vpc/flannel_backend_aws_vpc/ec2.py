@@ -92,7 +92,7 @@ class Ec2:
 
     async def _in_a_thread(self, region: str, operation: str, call: Callable[[Any], T]) -> T:
         def work() -> T:
-            from botocore.exceptions import BotoCoreError, ClientError
+            from botocore.exceptions import ClientError
 
             try:
                 return call(self._client(region))
@@ -100,7 +100,7 @@ class Ec2:
                 details = error.response.get("Error", {})
                 code = details.get("Code", "")
                 raise Ec2Error(_explained(operation, region, code, details.get("Message", "")), code) from None
-            except BotoCoreError as error:
+            except Exception as error:  # of any class: what a proxy answers with is a ResponseParserError
                 raise Ec2Error(_unreached(operation, error)) from None
 
         return await threads.call(work)
@@ -157,6 +157,9 @@ def _unreached(operation: str, error: Exception) -> str:
             )
         case "ProfileNotFound":
             return f"Backend.Profile: {printable(str(error), 200)}"
+        case "ResponseParserError":
+            said = printable(str(error), 160)
+            return f"{_action(operation)}: what answers is not the EC2 API ({said}); see Backend.Endpoint"
         case _:
             return f"{_action(operation)}: {printable(str(error), 300)}"
 

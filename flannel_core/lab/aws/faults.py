@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import threading
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 from urllib.parse import parse_qsl
@@ -14,6 +13,8 @@ from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 import msgspec
 
 ANY = "*"
+OWNER = "lab"
+"""The access key's id of the account's owner, to whom nothing is refused."""
 MESSAGES = {
     "UnauthorizedOperation": "You are not authorized to perform this operation. "
     "Encoded authorization failure message: bGFi",
@@ -53,8 +54,6 @@ class Front:
     def __init__(self, application: WSGIApplication, on_write: Callable[[], None]) -> None:
         self.log: list[Asked] = []
         self.faults: list[Fault] = []
-        self.delay = 0.0
-        """Seconds before each answer."""
         self._application = application
         self._on_write = on_write
         self._lock = threading.Lock()
@@ -63,9 +62,9 @@ class Front:
         body = environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
         parameters = dict(parse_qsl(body.decode()))
         action = parameters.pop("Action", "")
-        key = re.search(r"Credential=(\w+)", environ.get("HTTP_AUTHORIZATION", ""))
-        time.sleep(self.delay)
-        fault = self._fault(action)
+        found = re.search(r"Credential=(\w+)", environ.get("HTTP_AUTHORIZATION", ""))
+        key = found[1] if found else ""
+        fault = self._fault(action) if key != OWNER else None
         if fault:
             said = MESSAGES.get(fault.code, "the lab says so")
             answer, status = _error(fault.code, said).encode(), f"{fault.status} {fault.code}"
@@ -75,7 +74,7 @@ class Front:
             told: list[Any] = []
             answer = b"".join(self._application(environ, lambda *said: told.append(said)))  # type: ignore[arg-type]
             status, headers = told[0][:2]
-        asked = Asked(key[1] if key else "", action, parameters, int(status.split()[0]))
+        asked = Asked(key, action, parameters, int(status.split()[0]))
         with self._lock:
             self.log.append(asked)
             if asked.is_write:

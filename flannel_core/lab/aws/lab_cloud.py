@@ -16,6 +16,8 @@ from .metadata_server import access_key_of
 
 PORT = 5000
 CHECK_SECONDS = 2
+IMAGE = "ami-12c6146b"
+"""One that moto has."""
 
 
 class AwsLabCloud(LabCloud):
@@ -72,23 +74,39 @@ class AwsLabCloud(LabCloud):
     def delete_route(self, destination: object, table: str = "") -> None:
         self.ec2("delete_route", RouteTableId=table or self.table, **_block(destination))
 
-    def create_route(self, destination: object, machine: str, table: str = "") -> None:
-        """To a machine, by its name."""
-        interface = self.interfaces[machine]
-        self.ec2("create_route", RouteTableId=table or self.table, NetworkInterfaceId=interface, **_block(destination))
+    def create_route(self, destination: object, interface: str, table: str = "") -> None:
+        block = _block(destination)
+        self.ec2("create_route", RouteTableId=table or self.table, NetworkInterfaceId=interface, **block)
 
-    def replace_route(self, destination: object, machine: str, table: str = "") -> None:
-        interface = self.interfaces[machine]
-        self.ec2("replace_route", RouteTableId=table or self.table, NetworkInterfaceId=interface, **_block(destination))
+    def replace_route(self, destination: object, interface: str, table: str = "") -> None:
+        block = _block(destination)
+        self.ec2("replace_route", RouteTableId=table or self.table, NetworkInterfaceId=interface, **block)
 
-    def terminate(self, machine: str) -> None:
-        """The instance is gone for good; the routes to it become blackholes."""
-        self.ec2("terminate_instances", InstanceIds=[self.instances[machine]])
+    def create_table(self, vpc: str = "") -> str:
+        """Another one, that no subnet goes by, of this VPC or of ``vpc``."""
+        return str(self.ec2("create_route_table", VpcId=vpc or self.vpc)["RouteTable"]["RouteTableId"])
+
+    def add_stranger(self) -> tuple[str, str]:
+        """Run an instance that is no machine of the lab. Returns the ids of it and its interface."""
+        instance = self.ec2("run_instances", ImageId=IMAGE, MinCount=1, MaxCount=1, SubnetId=self.subnet)["Instances"][
+            0
+        ]
+        return instance["InstanceId"], instance["NetworkInterfaces"][0]["NetworkInterfaceId"]
+
+    def terminate(self, instance: str) -> None:
+        """It is gone for good; the routes to it become blackholes."""
+        self.ec2("terminate_instances", InstanceIds=[instance])
 
     def checks_sources(self, machine: str) -> bool:
         """Whether the interface's source/destination check is on."""
-        interface = self.ec2("describe_network_interfaces", NetworkInterfaceIds=[self.interfaces[machine]])
-        return bool(interface["NetworkInterfaces"][0]["SourceDestCheck"])
+        found = self.ec2("describe_network_interfaces", NetworkInterfaceIds=[self.interfaces[machine]])
+        return bool(found["NetworkInterfaces"][0]["SourceDestCheck"])
+
+    def check_sources(self, machine: str) -> None:
+        """Switch that check on."""
+        interface = self.interfaces[machine]
+        on = {"Value": True}
+        self.ec2("modify_network_interface_attribute", NetworkInterfaceId=interface, SourceDestCheck=on)
 
     def requests(self, machines: Iterable[str] = ()) -> list[Asked]:
         """What the agents have asked since ``forget_requests``, of these machines or of all."""
@@ -108,7 +126,7 @@ class AwsLabCloud(LabCloud):
         self.process.call("refuse", action=action, code=code, status=status, times=times)
 
     def heal(self) -> None:
-        """Refuse nothing, delay nothing."""
+        """Refuse nothing more."""
         self.process.call("heal")
 
 

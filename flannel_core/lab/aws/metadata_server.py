@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_address
@@ -29,6 +29,8 @@ class Metadata:
         self.region = region
         self.instance_of = instance_of
         self.enabled = True
+        self.role = True
+        """Whether the instances have a role, and with it credentials."""
         self.hop_limit = 1
         self._tokens: set[str] = set()
 
@@ -42,14 +44,11 @@ class Metadata:
 
     def find(self, path: str, instance: str) -> str | None:
         """The text at a path below /latest/meta-data/."""
-        found: Mapping[str, Callable[[], str]] = {
-            "instance-id": lambda: instance,
-            "placement/region": lambda: self.region,
-            "placement/availability-zone": lambda: f"{self.region}a",
-            "iam/security-credentials/": lambda: ROLE,
-            f"iam/security-credentials/{ROLE}": lambda: json.dumps(_credentials(instance)),
-        }
-        return found[path]() if path in found else None
+        found = {"instance-id": instance, "placement/region": self.region}
+        if self.role:
+            found["iam/security-credentials/"] = ROLE
+            found[f"iam/security-credentials/{ROLE}"] = json.dumps(_credentials(instance))
+        return found.get(path)
 
 
 def access_key_of(instance: str) -> str:

@@ -28,15 +28,14 @@ from ..cloud_process import serve
 from ..cloud_router import Instance, Router
 from ..network import UNDERLAY4
 from . import moto_gaps
-from .faults import Fault, Front
+from .faults import OWNER, Fault, Front
+from .lab_cloud import IMAGE, PORT
 from .metadata_server import Metadata, metadata_server
 
 REGION = "us-east-1"
-PORT = 5000
 METADATA4 = "169.254.169.254"
 METADATA6 = "fd00:ec2::254"
-IMAGE = "ami-12c6146b"
-LAB_KEYS: dict[str, Any] = {"aws_access_key_id": "lab", "aws_secret_access_key": "lab", "region_name": REGION}
+LAB_KEYS: dict[str, Any] = {"aws_access_key_id": OWNER, "aws_secret_access_key": "lab", "region_name": REGION}
 
 
 class Vpc:
@@ -130,7 +129,7 @@ class Vpc:
         return getattr(self._ec2, operation)(**arguments)
 
     def metadata(self, **changes: Any) -> None:
-        """Set ``enabled`` or ``hop_limit``."""
+        """Set ``enabled``, ``role`` or ``hop_limit``."""
         for name, value in changes.items():
             setattr(self._metadata, name, value)
 
@@ -141,13 +140,9 @@ class Vpc:
         """See ``faults.Fault``."""
         self._front.faults.append(Fault(action, code, status, times))
 
-    def delay(self, seconds: float) -> None:
-        self._front.delay = seconds
-
     def heal(self) -> None:
         """No fault from now on."""
         self._front.faults.clear()
-        self._front.delay = 0.0
 
     def down(self) -> None:
         """The API refuses connections; what it holds stays."""

@@ -1,0 +1,70 @@
+"""Agents in VPCs that are made otherwise: both families, several tables, a store that is away."""
+
+from __future__ import annotations
+
+from flannel_core.lab import Lab
+from flannel_core.lab.aws.lab_cloud import AwsLabCloud
+from flannel_core.lab.stores import EtcdLabStore
+
+HEALED = 15.0
+
+
+def cloud_of(lab: Lab) -> AwsLabCloud:
+    cloud = lab.cloud("aws-vpc")
+    assert isinstance(cloud, AwsLabCloud)
+    return cloud
+
+
+def test_both_families_go_into_both_tables_and_the_routes_of_a_table_no_longer_named_go(lab: Lab) -> None:
+    cloud = cloud_of(lab)
+    second = cloud.create_table()
+    options = {**cloud.options, "RouteTableID": [cloud.table, second]}
+    a, b = lab.hosts(2, backend="aws-vpc", ipv6=True, options=options)
+    wanted = {str(subnet): cloud.interfaces[host.machine.name] for host in (a, b) for subnet in host.env.subnets}
+    assert len(wanted) == 4
+    lab.eventually(lambda: cloud.routes() == cloud.routes(second) == wanted, within=HEALED)
+    lab.eventually(lambda: a.pings(b, 4) and a.pings(b, 6))
+    one = {"Type": "aws-vpc", **cloud.options, "RouteTableID": cloud.table}
+    lab.set_config({"Network": "10.5.0.0/16", "IPv6Network": "fc00:5::/48", "EnableIPv6": True, "Backend": one})
+    lab.eventually(lambda: cloud.routes(second) == {}, within=HEALED)
+    assert cloud.routes() == wanted
+    assert a.pings(b)
+
+
+def test_a_table_of_another_vpc_is_named_until_another_one_is(lab: Lab) -> None:
+    cloud = cloud_of(lab)
+    other = cloud.create_table(cloud.ec2("create_vpc", CidrBlock="192.0.2.0/24")["Vpc"]["VpcId"])
+    (a,) = lab.hosts(1, backend="aws-vpc", started=False, options={**cloud.options, "RouteTableID": other})
+    a.start()
+    lab.eventually(lambda: f"Backend.RouteTableID is {other}" in (a.status().waiting_for or ""), within=HEALED)
+    backend = {"Type": "aws-vpc", **cloud.options, "RouteTableID": cloud.table}
+    lab.set_config({"Network": "10.5.0.0/16", "Backend": backend})
+    lab.wait_until_ready([a])
+    lab.eventually(lambda: cloud.routes() == {str(a.subnet): cloud.interfaces["h1"]}, within=HEALED)
+
+
+def test_while_the_store_is_away_anothers_route_for_our_subnet_is_named_and_left(lab: Lab) -> None:
+    cloud = cloud_of(lab)
+    (a,) = lab.hosts(1, backend="aws-vpc", store="etcd")
+    assert isinstance(a.store, EtcdLabStore)
+    ours, (_, stranger) = cloud.interfaces["h1"], cloud.add_stranger()
+    lab.eventually(lambda: cloud.routes() == {str(a.subnet): ours}, within=HEALED)
+    (member,) = a.store.cluster.members
+    member.freeze()
+    cloud.replace_route(a.subnet, stranger)
+    in_the_way = f"{a.subnet} via {stranger}"
+    lab.eventually(lambda: [p for p in a.status().problems if in_the_way in p], within=2 * HEALED)
+    assert cloud.routes() == {str(a.subnet): stranger}
+    member.thaw()
+    lab.eventually(lambda: cloud.routes() == {str(a.subnet): ours}, within=2 * HEALED)
+
+
+def test_credentials_reach_no_log_whatever_it_is_told_to_say(lab: Lab) -> None:
+    cloud = cloud_of(lab)
+    (a,) = lab.hosts(1, backend="aws-vpc", started=False)
+    a.start(v="10")
+    lab.wait_until_ready([a])
+    lab.eventually(lambda: cloud.routes() == {str(a.subnet): cloud.interfaces["h1"]}, within=HEALED)
+    a.stop()
+    for secret in ("lab-secret-key", "lab-session-token", "Signature="):
+        assert secret not in a.log()
