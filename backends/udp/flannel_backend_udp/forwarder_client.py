@@ -56,7 +56,7 @@ class Connection:
                 self._received += data
             line, _, self._received = self._received.partition(b"\n")
             return msgspec.json.decode(line, type=answer)
-        except (OSError, msgspec.MsgspecError) as error:
+        except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
             raise TargetUnavailable(f"the forwarder does not answer: {error}") from error
 
     async def _send(self, line: bytes, descriptors: Sequence[int]) -> None:

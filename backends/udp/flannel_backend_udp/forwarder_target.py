@@ -167,7 +167,9 @@ class ForwarderTarget(Target):
                 failures.append(Failure(item, reason))
         if put or remove:
             connection = await self._connected()
-            await connection.ask(Change(put, remove, by=self._name), Done)
+            done = await connection.ask(Change(put, remove, by=self._name), Done)
+            if done.error:
+                failures += [Failure(item.object, done.error) for item in puts if item.object not in settings]
         return failures
 
     async def _connected(self) -> Connection:

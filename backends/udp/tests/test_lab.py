@@ -18,6 +18,9 @@ import pytest
 from flannel_core.lab import Host, Lab
 from flannel_core.lab.network import inside
 
+DATAGRAMS = int(os.environ.get("FLANNEL_FUZZ", "20000"))
+SEED = os.environ.get("FLANNEL_TEST_SEED") or str(random.randrange(100_000))
+
 NETWORK = "10.5.0.0/16"
 USERSPACE = {"Mode": "userspace"}
 FAULTS = {
@@ -143,6 +146,27 @@ def test_what_is_not_from_a_peer_or_not_of_its_subnet_is_dropped_and_counted(
     lab.eventually(lambda: asked(a)["counters"]["refused"] == before["refused"] + 5)
     inside(b.namespace, lambda: send(to, datagram(own, pod)))
     lab.eventually(lambda: asked(a)["counters"]["received"] > before["received"])
+
+
+def test_random_datagrams_from_a_peer_harm_nobody(network: tuple[Lab, Host, Host]) -> None:
+    print(f"FLANNEL_TEST_SEED={SEED}")
+    lab, a, b = network
+    assert a.machine.ipv4
+    to = (str(a.machine.ipv4.ip), 8285)
+    pid, rng = forwarder(a), random.Random(SEED)
+    whole = datagram(b.pod.addresses[4], a.pod.addresses[4])
+
+    def flood() -> None:
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as outside:
+            for _ in range(DATAGRAMS):
+                some = bytearray(rng.choice([whole, whole + rng.randbytes(1000), rng.randbytes(rng.randrange(1473))]))
+                for _ in range(rng.randrange(4) if some else 0):
+                    some[rng.randrange(min(len(some), 40))] = rng.getrandbits(8)
+                outside.sendto(some, to)
+
+    inside(b.namespace, flood)
+    lab.eventually(lambda: a.pings(b) and b.pings(a))
+    assert forwarder(a) == pid
 
 
 def datagram(source: str, target: str) -> bytes:

@@ -73,13 +73,15 @@ class Forwarder:
 
     # --- what is forwarded ---------------------------------------------------------------------------------------
 
-    def take(self, settings: Settings, device: int, outside: socket.socket) -> None:
-        """Forward between these, in place of what was forwarded before."""
+    def take(self, settings: Settings, tun: int, udp: int) -> None:
+        """Forward between duplicates of these, in place of what was forwarded before. Raises OSError."""
+        merges_udp = _cuts_up_udp(tun)
         self._release()
+        device, outside = os.dup(tun), socket.fromfd(udp, socket.AF_INET, socket.SOCK_DGRAM)
         os.set_blocking(device, False)
         outside.setblocking(False)
         sending = Sending(device, outside, settings.port, settings.mtu, self.table, self.counters)
-        receiving = Receiving(device, outside, self.table, self.counters, merges_udp=_cuts_up_udp(device))
+        receiving = Receiving(device, outside, self.table, self.counters, merges_udp=merges_udp)
         self._held = device, outside
         self.settings = settings
         self._listen_to(device, sending.work)
@@ -107,7 +109,7 @@ class Forwarder:
         self._listen_to(accepted.fileno(), connection.work)
 
     def answer(self, request: Request, descriptors: list[int], connection: Connection) -> Done | State | None:
-        """None: there is nobody to answer any more. ``descriptors`` that are taken are removed from the list."""
+        """None: there is nobody to answer any more. ``descriptors`` stay the caller's."""
         if isinstance(request, Look):
             counters = msgspec.structs.asdict(self.counters)
             return State(VERSION, os.getpid(), self.settings, self.table.peers, counters)
@@ -116,13 +118,10 @@ class Forwarder:
         elif isinstance(request, Take):
             if len(descriptors) != DESCRIPTORS:
                 return Done(f"{len(descriptors)} descriptors came with it, not {DESCRIPTORS}")
-            device, outside = descriptors.pop(0), socket.socket(fileno=descriptors.pop(0))
             try:
-                self.take(request.settings, device, outside)
+                self.take(request.settings, *descriptors)
             except OSError as error:
-                os.close(device)
-                outside.close()
-                return Done(str(error))
+                return Done(f"{request.settings.device}: {error.strerror}")
             self._tell_all_but(request.by)
         elif isinstance(request, Release):
             self._release()
@@ -142,7 +141,7 @@ class Forwarder:
             try:
                 self.table.put(subnet, address)
             except ValueError as error:
-                errors.append(str(error))
+                errors.append(f"{subnet} at {address}: {error}")
         self._tell_all_but(request.by)
         return Done("; ".join(errors))
 
@@ -170,8 +169,8 @@ class Forwarder:
         self._epoll.unregister(descriptor)
 
     def waits_for_room(self, descriptor: int, *, waits: bool) -> None:
-        """Whether to call the work of ``descriptor`` also when it can be written to."""
-        self._epoll.modify(descriptor, select.EPOLLIN | select.EPOLLOUT if waits else select.EPOLLIN)
+        """Whether to call the work of ``descriptor`` when it can be written to, in place of read."""
+        self._epoll.modify(descriptor, select.EPOLLOUT if waits else select.EPOLLIN)
 
 
 class Connection:
@@ -187,30 +186,35 @@ class Connection:
         socket.setblocking(False)
 
     def work(self) -> None:
-        """Take in what was said, answer it, and go on with what could not be sent yet."""
+        """Send what could not be sent yet; only then take in what was said next, and answer it."""
         try:
             self._flush()
-            ancillary = socket.CMSG_SPACE(DESCRIPTORS * array("i").itemsize)
-            data, control, _, _ = self._socket.recvmsg(READ_BYTES, ancillary, socket.MSG_CMSG_CLOEXEC)
-            for level, kind, content in control:
-                if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
-                    self._descriptors += array("i", content)
-            self._received += data
-            if not data or len(self._received) > MOST_BYTES:
+            if not self._unsent and not self._receive():
                 self._close()
-            elif b"\n" in data:
-                self._answer()
+                return
+            self._answer()
         except BlockingIOError:
             pass
         except OSError:
             self._close()
 
+    def _receive(self) -> bool:
+        """False at the end. Raises OSError."""
+        ancillary = socket.CMSG_SPACE(DESCRIPTORS * array("i").itemsize)
+        data, control, _, _ = self._socket.recvmsg(READ_BYTES, ancillary, socket.MSG_CMSG_CLOEXEC)
+        for level, kind, content in control:
+            if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+                self._descriptors += array("i", content)
+        self._received += data
+        return bool(data) and len(self._received) <= MOST_BYTES
+
     def _answer(self) -> None:
-        *lines, self._received = self._received.split(b"\n")
-        for line in lines:
+        """One line after the other, unless an answer has to wait."""
+        while not self._unsent and b"\n" in self._received:
+            line, _, self._received = self._received.partition(b"\n")
             try:
                 answer = self._forwarder.answer(_decoder.decode(line), self._descriptors, self)
-            except msgspec.MsgspecError as error:
+            except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
                 answer = Done(str(error))
             while self._descriptors:
                 os.close(self._descriptors.pop())
