@@ -30,14 +30,19 @@ def submodule(name: str) -> Any:
 
 
 def kube_config() -> Any:
-    """``kubernetes.config.kube_config``. Raises ImportError."""
+    """``kubernetes.config.kube_config``, without the auth provider gcp, which Kubernetes 1.26 dropped: it would load
+    google-auth wherever that is installed, 15 MB. Raises ImportError."""
     if "kubernetes.config.kube_config" in sys.modules:
         return sys.modules["kubernetes.config.kube_config"]
     client = submodule("client")
     client.ApiClient = _later("kubernetes.client.api_client", "ApiClient")
     stand_ins = [_Package("oauthlib"), ModuleType("oauthlib.oauth2"), ModuleType("requests_oauthlib")]
     vars(stand_ins[-1])["OAuth2Session"] = _later("requests_oauthlib", "OAuth2Session")
-    absent = {module.__name__: module for module in stand_ins if module.__name__ not in sys.modules}
+    if "google" not in sys.modules:  # loaded wherever it is installed, as beside the backend gce: 15 MB
+        names = ("google", "google.auth", "google.auth.transport", "google.auth.transport.requests")
+        stand_ins += [_Package(name, along=names[-1]) for name in names]
+    absent: dict[str, Any] = {module.__name__: module for module in stand_ins}
+    absent = {name: module for name, module in {"google.auth": None, **absent}.items() if name not in sys.modules}
     sys.modules.update(absent)
     try:
         return submodule("config.kube_config")
@@ -48,9 +53,15 @@ def kube_config() -> Any:
 
 
 class _Package(ModuleType):
-    """A package whose submodules are imported when they are asked for."""
+    """A package whose submodules are imported when they are asked for; ``along``: and this module with them."""
+
+    def __init__(self, name: str, along: str = "") -> None:
+        super().__init__(name)
+        self._along = along
 
     def __getattr__(self, name: str) -> ModuleType:
+        if self._along:
+            importlib.import_module(self._along)
         return importlib.import_module(f"{self.__name__}.{name}")
 
 

@@ -26,7 +26,7 @@ def loaded(program: str) -> set[str]:
     return set(result.stdout.split())
 
 
-HEAVY = {"pydantic", "requests", "requests_oauthlib", "oauthlib", "dateutil", "websocket", "aiohttp"}
+HEAVY = {"pydantic", "requests", "requests_oauthlib", "oauthlib", "dateutil", "websocket", "aiohttp", "google.auth"}
 
 
 def test_a_pods_credentials_and_the_transport_load_neither_models_nor_what_they_need() -> None:
@@ -48,6 +48,7 @@ def test_a_kubeconfig_adds_yaml() -> None:
         "loader.ApiClient().call_api",
         "import kubernetes; kubernetes.client.ApiClient; kubernetes.client.CoreV1Api",
         "from kubernetes import watch; watch.Watch",
+        "assert 'google.auth' not in sys.modules, 'its place is free again'",
         "import requests_oauthlib, oauthlib.oauth2; oauthlib.oauth2.WebApplicationClient; requests_oauthlib.OAuth1",
     ],
 )

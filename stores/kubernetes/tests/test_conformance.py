@@ -42,7 +42,7 @@ class TestConformance(StoreConformance):
     async def write_raw(self, place: Place, key: str, value: bytes) -> None:
         """``value``, which is for stores that keep leases as JSON, as the annotations of a node."""
         pod_cidr = "/".join(key.rsplit("-", 1))
-        place.cluster.put_nodes([node(key, [pod_cidr], annotations=annotations(value))])
+        place.cluster.put_nodes([node(key, [pod_cidr], annotations=said_by(value))])
 
     async def write_unheard(self, place: Place, key: str, value: bytes) -> None:
         place.cluster.down()
@@ -59,7 +59,7 @@ class TestConformance(StoreConformance):
         return place.cluster.objects("nodes") + place.cluster.objects("events")
 
 
-def annotations(value: bytes) -> dict[str, str]:
+def said_by(value: bytes) -> dict[str, str]:
     said: dict[str, Any] = {"public-ip": value.decode("ascii", "replace")[:MAX_VALUE_BYTES]}
     try:
         lease = json.loads(value)

@@ -178,7 +178,7 @@ def test_a_server_whose_certificate_cannot_be_trusted_is_named_with_the_cure(
         (other, ["127.0.0.1"], {}, "name its authority in the kubeconfig, certificate-authority"),
         (authority, ["192.0.2.1"], {}, "reach it by one of its certificate's addresses"),
     ):
-        certificate, key = issuer.issue("bad", *names, **how)  # type: ignore[arg-type]
+        certificate, key = issuer.issue("bad", *names, **how)
         with KubernetesServer(tmp_path, certificate=Certificate(certificate, key, authority.file)) as server:
             text = refusal(server.write_kubeconfig(tmp_path / "kubeconfig"))
             assert f"{tmp_path}/kubeconfig its certificate is not accepted: " in text

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from flannel_core.flanneld_options import Parsed, parse
+from flannel_core.flanneld_options import FlanneldOptions, Parsed, parse
 from flannel_store_kubernetes.kubernetes import KubernetesOptions, KubernetesStore
 
 CHART = [
-    # kube-flannel.yml and Documentation/... of upstream; values flannel.args of its chart, and what its templates add
+    # The chart's default, kube-flannel.yml, and what people add to flannel.args.
     ["--ip-masq", "--kube-subnet-mgr"],
     ["--ip-masq", "--kube-subnet-mgr", "--healthz-port=8081"],
     ["--ip-masq", "--kube-subnet-mgr", "--iface=eth0", "--iface=eth1", "--public-ip=192.0.2.1", "-v=10"],
@@ -23,10 +23,10 @@ CHART = [
 ]
 
 
-def parsed(*argv: str, **environ: str) -> Parsed[object]:
+def parsed(*argv: str, **environ: str) -> Parsed[FlanneldOptions]:
     result = parse(list(argv), environ)
     assert isinstance(result, Parsed)
-    return result  # type: ignore[return-value]
+    return result
 
 
 @pytest.mark.parametrize("argv", CHART, ids=" ".join)

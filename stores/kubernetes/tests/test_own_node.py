@@ -341,7 +341,7 @@ async def test_annotations_that_another_changed_are_put_back_once(
 ) -> None:
     monkeypatch.setattr(kubernetes, "REWRITE_SECONDS", 0.2)
     async with opened() as store:
-        renewed = []
+        renewed: list[Lease] = []
         store.on_renewal = renewed.append
         lease = await store.acquire(Request(IPV4, host(1)))
         keeping = asyncio.create_task(store.keep(lease, 60))
