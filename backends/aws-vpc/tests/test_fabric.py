@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from ipaddress import ip_address, ip_network
@@ -9,13 +10,13 @@ from ipaddress import ip_address, ip_network
 import pytest
 
 from flannel_core.lab import Host, Lab, LabError
-from flannel_core.lab.aws.lab_cloud import AwsLabCloud
+from flannel_core.lab.aws.lab_cloud import PORT, AwsLabCloud
 from flannel_core.lab.network import execute
 from flannel_core.lab.programs import FLANNELCTL
 from flannel_core.lease import Endpoint, Lease
 
 HEALED = 15.0
-"""Seconds within which a drift check has come by: every 2 s here, and after a failure with backoff."""
+"""Seconds within which a drift check has come by: every second here, and after a failure with backoff."""
 
 
 class Fabric:
@@ -52,6 +53,12 @@ class Fabric:
         before = looks()
         self.lab.eventually(lambda: looks() > before + times, HEALED)
 
+    def has_unanswered(self, host: Host) -> bool:
+        """Whether a request of ``host`` lies at the API and is not read."""
+        sockets = execute(f"flannel-{self.lab.id}-net", f"ss -Htn state established sport = :{PORT}", os.environ)
+        rows = [line.split() for line in sockets.splitlines()]  # Recv-Q Send-Q local peer
+        return any(int(row[0]) > 0 and f"{host.machine.ipv4}".partition("/")[0] in row[3] for row in rows)
+
     def waits(self, host: Host, text: str) -> None:
         """Wait until ``host``'s agent says that it waits for ``text``."""
         self.lab.eventually(lambda: text in (host.status().waiting_for or ""), within=HEALED)
@@ -67,7 +74,9 @@ class Fabric:
 def running() -> Iterator[Fabric]:
     """Three hosts, for tests each of which leaves them in place."""
     with Lab() as the_lab:
-        yield Fabric(the_lab, the_lab.hosts(3, backend="aws-vpc"))
+        cloud = the_lab.cloud("aws-vpc")
+        assert cloud is not None
+        yield Fabric(the_lab, the_lab.hosts(3, backend="aws-vpc", options={**cloud.options, "CheckInterval": 1}))
 
 
 @pytest.fixture
@@ -257,6 +266,22 @@ def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric
             fabric.cloud.process.call("up")
         fabric.comes_into_place()
     assert pinging.lost == 0
+
+
+def test_an_api_that_never_answers_holds_up_neither_a_repair_nor_the_end(fabric: Fabric) -> None:
+    a, b, _ = fabric.hosts
+    fabric.cloud.process.freeze()
+    try:
+        fabric.lab.eventually(lambda: fabric.has_unanswered(a))
+        a.run("sysctl --quiet net.ipv4.ip_forward=0")
+        fabric.lab.eventually(lambda: a.run("sysctl --values net.ipv4.ip_forward").strip() == "1")
+        assert a.pings(b)
+        assert a.stop() == 0
+    finally:
+        fabric.cloud.process.thaw()
+    a.start()
+    fabric.lab.wait_until_ready([a])
+    assert fabric.cloud.writes() == []
 
 
 def test_an_agent_that_starts_while_the_api_is_away_waits_for_it(fabric: Fabric) -> None:
