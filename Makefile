@@ -35,7 +35,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak bench dist cni compiler pins proto clean
+.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak fuzz bench dist cni compiler pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -103,6 +103,9 @@ simulate: install ## a thousand random sequences of that in memory, a hundred in
 
 soak: install ## kill -9 random agents of a lab, 50 times; each time the end state must be the same
 	$(BIN)/python benchmarks/soak.py
+
+fuzz: install ## a million random packets, and as many datagrams, through the forwarder of the backend udp
+	FLANNEL_FUZZ=1000000 $(BIN)/pytest backends/udp/tests -k random
 
 bench: install ## start time, memory and programming time, beside Go flannel's
 	$(BIN)/python benchmarks/converge.py

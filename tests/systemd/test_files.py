@@ -9,6 +9,7 @@ import fnmatch
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,6 +30,7 @@ from flannel_core.plugins import load_backend, names
 ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy/systemd"
 UNIT = DEPLOY / "flanneld.service"
+FORWARDER = DEPLOY / "flannel-udp-forwarder.service"
 FAMILIES = [(True, True), (True, False), (False, True)]
 
 
@@ -67,11 +69,12 @@ def devices(backend: str) -> Iterator[str]:
         yield from (item.name for item in made.local(Node(config, host, announcement)) if isinstance(item, Link))
 
 
-def test_systemd_takes_the_unit(tmp_path: Path) -> None:
-    program = Path(sys.executable).with_name("flanneld")
-    copy = tmp_path / UNIT.name
-    copy.write_text(UNIT.read_text().replace("/opt/flannel/bin/flanneld", str(program)))
-    verified = subprocess.run(["systemd-analyze", "verify", copy], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize("units", [[UNIT], [FORWARDER, FORWARDER.with_suffix(".socket")]], ids=["agent", "forwarder"])
+def test_systemd_takes_the_units(tmp_path: Path, units: list[Path]) -> None:
+    copies = [tmp_path / unit.name for unit in units]
+    for unit, copy in zip(units, copies, strict=True):
+        copy.write_text(unit.read_text().replace("/opt/flannel/bin", str(Path(sys.executable).parent)))
+    verified = subprocess.run(["systemd-analyze", "verify", *copies], capture_output=True, text=True, check=False)
     assert (verified.returncode, verified.stdout + verified.stderr) == (0, "")
 
 
@@ -124,6 +127,35 @@ def test_an_agent_gets_ready_and_repairs_with_no_more_than_the_unit_leaves_it(va
             process.wait(5)
     assert problems == ()
     assert re.search(rf"^CapEff:\s0*{sum(1 << NUMBERS[name] for name in kept):x}$", capabilities, re.MULTILINE)
+
+
+def test_the_forwarder_works_with_no_capability_and_in_a_network_of_its_own() -> None:
+    """What its .socket listens at and systemd hands it is its descriptor 3."""
+    service, listening = parsed(FORWARDER.name)["Service"], socket.socket(socket.AF_UNIX)
+    assert (service["CapabilityBoundingSet"], service["PrivateNetwork"], service["DynamicUser"]) == ("", "yes", "yes")
+    as_nobody = (
+        "unshare --net setpriv --reuid=65534 --regid=65534 --clear-groups --no-new-privs"
+        # It may read this checkout, wherever that is.
+        " --bounding-set=-all,+dac_read_search --inh-caps=-all,+dac_read_search --ambient-caps=-all,+dac_read_search"
+    )
+    hand_over = "import os, sys; os.dup2(int(sys.argv[1]), 3); os.execv(sys.argv[2], sys.argv[2:])"
+    with Lab() as lab, listening:
+        a, b = lab.hosts(2, backend="udp", options={"Mode": "userspace"}, started=False)
+        a.directory.mkdir()
+        listening.bind(str(a.directory / "udp-forwarder.sock"))
+        listening.listen()
+        program = str(Path(sys.executable).with_name("flannel-udp-forwarder"))
+        command = [*as_nobody.split(), sys.executable, "-c", hand_over, str(listening.fileno()), program]
+        environment = {**a.environment, "LISTEN_FDS": "1"}
+        with subprocess.Popen(command, env=environment, pass_fds=[listening.fileno()]) as forwarder:
+            for host in (a, b):
+                host.start()
+            lab.wait_until_ready()
+            lab.eventually(lambda: a.pings(b) and b.pings(a))
+            a.restart()
+            assert a.pings(b)
+            assert forwarder.poll() is None
+            forwarder.kill()
 
 
 NUMBERS = {"net_admin": 12, "net_raw": 13, "sys_ptrace": 19}
