@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
+import select
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -17,6 +17,8 @@ from .protocol import CURRENT, INTERNAL, CniError, Json, decode
 LONGEST_SECONDS = 100.0
 """How long a delegate may take: longer than the lease of an address from a slow DHCP server, and shorter than the two
 minutes that kubelet waits for a container's network."""
+SIGKILL = 9
+"""asm-generic/signal.h. The module signal makes three enumerations of such numbers, which takes a millisecond."""
 BUSY_TRIES = 5
 """As often, a second apart, a program is tried that somebody is writing to: an installer that copies in place."""
 LONGEST_OUTPUT = 1 << 20
@@ -86,15 +88,27 @@ def _run(program: Path, config: bytes, environment: Mapping[str, str], seconds: 
     """
     with _memory(config) as stdin, _memory() as stdout, _memory() as stderr:
         child = _spawn(program, environment, (stdin, stdout, stderr))
-        try:
-            with _bounded(seconds):
-                _, status = os.waitpid(child, 0)
-        except TimeoutError:
-            os.killpg(child, signal.SIGKILL)
-            os.waitpid(child, 0)
-            name = program.name
-            raise CniError(INTERNAL, f"{name} did not end within {seconds:g} s, and was killed") from None
+        late = not _ends(child, seconds)
+        if late:
+            os.killpg(child, SIGKILL)
+        _, status = os.waitpid(child, 0)
+        if late:
+            raise CniError(INTERNAL, f"{program.name} did not end within {seconds:g} s, and was killed")
         return os.waitstatus_to_exitcode(status), _content(stdout), _content(stderr)
+
+
+def _ends(child: int, seconds: float) -> bool:
+    """Whether the process ends within that time. Linux before 5.3 cannot be asked, and nothing is bounded there."""
+    try:
+        descriptor = os.pidfd_open(child)
+    except OSError:
+        return True
+    try:
+        poll = select.poll()
+        poll.register(descriptor, select.POLLIN)
+        return bool(poll.poll(seconds * 1000))
+    finally:
+        os.close(descriptor)
 
 
 def _spawn(program: Path, environment: Mapping[str, str], files: Sequence[int]) -> int:
@@ -124,22 +138,6 @@ def _memory(content: bytes = b"") -> Iterator[int]:
 
 def _content(descriptor: int) -> bytes:
     return os.pread(descriptor, LONGEST_OUTPUT, 0)
-
-
-@contextmanager
-def _bounded(seconds: float) -> Iterator[None]:
-    """TimeoutError after that time, whatever system call stands in the way."""
-
-    def ring(number: int, frame: object) -> None:
-        raise TimeoutError
-
-    before = signal.signal(signal.SIGALRM, ring)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 def _end(code: int) -> str:

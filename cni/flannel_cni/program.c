@@ -33,6 +33,7 @@ int main(int argc, char **argv)
         fail_on(PyConfig_SetString(&config, paths[i], nowhere));
     fail_on(PyConfig_SetBytesArgv(&config, argc, argv));
     fail_on(Py_InitializeFromConfig(&config));
+    PyGC_Disable(); /* it would be over before there is anything to collect */
 
     PyObject *plugin = PyImport_ImportModule("flannel_cni.plugin");
     PyObject *code = plugin ? PyObject_CallMethod(plugin, "main", NULL) : NULL;
