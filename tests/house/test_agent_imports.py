@@ -30,7 +30,7 @@ LIBRARIES = {"h11", "msgspec", "pluggy"}
 
 LIBRARIES_OF = {
     "etcd": {"google", "grpclib", "h2", "hpack", "hyperframe", "multidict"},
-    "kubernetes": {"cython_runtime", "google", "kubernetes", "urllib3", "yaml"},
+    "kubernetes": {"cython_runtime", "kubernetes", "urllib3", "yaml"},
     "sqlite": set[str](),
 }
 """What a store's own SDK brings."""

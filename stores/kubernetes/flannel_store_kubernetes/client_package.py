@@ -38,9 +38,6 @@ def kube_config() -> Any:
     client.ApiClient = _later("kubernetes.client.api_client", "ApiClient")
     stand_ins = [_Package("oauthlib"), ModuleType("oauthlib.oauth2"), ModuleType("requests_oauthlib")]
     vars(stand_ins[-1])["OAuth2Session"] = _later("requests_oauthlib", "OAuth2Session")
-    if "google" not in sys.modules:  # loaded wherever it is installed, as beside the backend gce: 15 MB
-        names = ("google", "google.auth", "google.auth.transport", "google.auth.transport.requests")
-        stand_ins += [_Package(name, along=names[-1]) for name in names]
     absent: dict[str, Any] = {module.__name__: module for module in stand_ins}
     absent = {name: module for name, module in {"google.auth": None, **absent}.items() if name not in sys.modules}
     sys.modules.update(absent)
@@ -53,15 +50,9 @@ def kube_config() -> Any:
 
 
 class _Package(ModuleType):
-    """A package whose submodules are imported when they are asked for; ``along``: and this module with them."""
-
-    def __init__(self, name: str, along: str = "") -> None:
-        super().__init__(name)
-        self._along = along
+    """A package whose submodules are imported when they are asked for."""
 
     def __getattr__(self, name: str) -> ModuleType:
-        if self._along:
-            importlib.import_module(self._along)
         return importlib.import_module(f"{self.__name__}.{name}")
 
 
