@@ -43,15 +43,17 @@ class Attachments:
         go = self._directory / container
         if _network(_read(go)) in (self._network, None):
             temporary = self._directory / f".{container}.{os.getpid()}"
+            temporary.unlink(missing_ok=True)
             temporary.symlink_to(own.name)
             temporary.replace(go)
         return Attachment(container, interface, own, config)
 
     def find(self, container: str, interface: str) -> Attachment | None:
+        """What is noted down of it, by us or by Go's plugin; None: nothing."""
         own, go = self._own(container, interface), self._directory / container
         if (config := _read(own)) is not None:
             return Attachment(container, interface, own, config)
-        if (config := _read(go)) is not None and _network(config) in (self._network, None):
+        if not go.is_symlink() and (config := _read(go)) is not None and _network(config) in (self._network, None):
             return Attachment(container, interface, go, config)
         return None
 
@@ -65,7 +67,7 @@ class Attachments:
     def all(self) -> Iterator[Attachment]:
         """Every one of this network."""
         for path in sorted(self._directory.glob("[!.]*")):
-            if path.is_symlink() or (config := _read(path)) is None:
+            if path.is_symlink() or not path.is_file() or (config := _read(path)) is None:
                 continue
             container, *rest = path.name.split(":")
             if len(rest) == 2 and rest[0] == self._network:

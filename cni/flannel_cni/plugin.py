@@ -157,6 +157,7 @@ def collect(call: Call, environment: Environment) -> bytes:
 
 
 def version(call: Call, environment: Environment) -> bytes:
+    """The versions of the specification that the plugin speaks, on one line, as Go's plugins tell them."""
     return b'{"cniVersion":"%s","supportedVersions":[%s]}\n' % (
         CURRENT.encode(),
         ",".join(f'"{version}"' for version in VERSIONS).encode(),

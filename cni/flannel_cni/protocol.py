@@ -73,11 +73,13 @@ class Call(NamedTuple):
 
     @property
     def network(self) -> str:
+        """The name of the network."""
         name: str = self.config["name"]
         return name
 
     @property
     def version(self) -> str:
+        """The version of the specification that the answer has to be of."""
         return self.config.get("cniVersion") or "0.1.0"
 
 

@@ -100,6 +100,35 @@ def test_del_twice_and_of_what_never_was_is_no_error(node: Any) -> None:
     assert node.call("DEL", "unheard-of") == (0, b"", "")
 
 
+def test_del_of_another_interface_leaves_the_first_its_network(node: Any) -> None:
+    result = node.add().json
+    assert node.call("DEL", environment={"CNI_IFNAME": "net1"}).code == 0
+    assert node.noted() == ["c1", "c1:podnet:eth0"]
+    assert node.call("CHECK", prevResult=result).code == 0
+
+
+def test_what_the_go_plugin_noted_down_counts_in_its_own_network(node: Any) -> None:
+    """As Go's plugin leaves it: one file, by the container's name alone."""
+    node.add()
+    noted = (node.data / "c1:podnet:eth0").read_bytes()
+    (node.data / "c1").unlink()
+    (node.data / "c1:podnet:eth0").rename(node.data / "c1")
+    assert node.call("DEL", name="other").code == 0
+    assert node.leased() == ["10.5.43.2"]
+    assert node.call("DEL").code == 0
+    assert (node.noted(), node.leased()) == ([], [])
+
+    node.add("c2")
+    (node.data / "c2").unlink()
+    (node.data / "c2:podnet:eth0").unlink()
+    (node.data / "c2").write_bytes(noted)
+    there = [{"containerID": "c2", "ifname": "net7"}]
+    assert node.call("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": there}).code == 0
+    assert node.noted() == ["c2"], "which interface it was is not known, but the container is there"
+    assert node.call("GC", cniVersion="1.1.0", **{"cni.dev/valid-attachments": []}).code == 0
+    assert (node.noted(), node.leased()) == ([], [])
+
+
 def test_a_container_whose_namespace_is_gone_gives_its_address_back(node: Any) -> None:
     node.add()
     for netns in ("", "/run/netns/gone"):
@@ -150,10 +179,11 @@ def test_gc_takes_away_what_the_runtime_does_not_name_and_nothing_else(node: Any
         node.call("ADD", "here", name="other", delegate={"bridge": "cni1"}, environment={"CNI_IFNAME": "n1"}).code == 0
     )
     (node.data / "notes.of.somebody").write_text("not ours")
+    (node.data / "a-directory").mkdir()
     valid = [{"containerID": "here", "ifname": "eth0"}]
     keys = {"cniVersion": "1.1.0", "cni.dev/valid-attachments": valid}
     assert node.call("GC", **keys) == (0, b"", "")
-    assert node.noted() == ["here", "here:other:n1", "here:podnet:eth0", "notes.of.somebody"]
+    assert node.noted() == ["a-directory", "here", "here:other:n1", "here:podnet:eth0", "notes.of.somebody"]
     assert node.leased() == ["10.5.43.3"]
     assert node.leased("other") == ["10.5.43.2"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import socket
@@ -310,3 +311,17 @@ def test_an_agent_that_does_not_answer_in_its_own_words(node: Any) -> None:
     assert (
         f"flanneld on this node cannot be asked ({node.directory}/flanneld.sock: it answers HTTP/1.1 500 Oh)" in message
     )
+
+
+def test_a_mistake_of_the_plugin_itself_is_an_error_object_too(
+    monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise ZeroDivisionError("oops")
+
+    monkeypatch.setitem(plugin.COMMANDS, "VERSION", fail)
+    monkeypatch.setenv("CNI_COMMAND", "VERSION")
+    assert plugin.main() == 1
+    error = json.loads(capfdbinary.readouterr().out)
+    assert error["msg"] == "a mistake of the plugin itself, please report it: ZeroDivisionError: oops"
+    assert (error["code"], error["details"].split(":")[0]) == (999, __file__)
