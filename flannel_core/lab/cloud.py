@@ -12,7 +12,7 @@ from .network import Machine
 
 NEEDS = {"aws-vpc": ("moto", "flask", "flask_cors", "boto3")}
 """The modules that the lab's cloud for a backend runs on, which no agent needs."""
-CURES = {"aws-vpc": "the lab's EC2 is moto: pip install 'moto[ec2,server]'"}
+CURES = {"aws-vpc": "the lab's EC2 is moto: pip install 'moto[ec2]' flask-cors boto3"}
 
 
 class LabCloud(ABC):

@@ -1,12 +1,14 @@
-"""The router under the hosts of a cloud: it forwards what the routes say, and who may send from which address."""
+"""The router under the hosts of a cloud: it forwards what the routes say, and drops what an instance may not send."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Collection, Iterator, Mapping
 
 import pytest
 
 from flannel_core.lab import Host, Lab
+from flannel_core.lab.cloud import cloud_lacks
 from flannel_core.lab.cloud_router import Instance, Router, rules
 from flannel_core.lab.network import inside
 
@@ -86,3 +88,11 @@ def test_an_instance_is_allowed_its_own_addresses_and_what_a_link_needs() -> Non
     assert 'iifname "h1" ip saddr != { 198.51.100.11, 224.0.0.0/4, 255.255.255.255 } counter drop' in text
     assert 'oifname "h1" ip6 daddr != { 2001:db8:51::b, ff00::/8, fe80::/10, :: } counter drop' in text
     assert "h2" not in text
+
+
+def test_what_a_cloud_runs_on_is_named_where_it_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "moto", None)
+    (problem,) = cloud_lacks("aws-vpc")
+    assert problem.startswith("moto cannot be imported")
+    assert "pip install 'moto[ec2]'" in problem
+    assert cloud_lacks("vxlan") == ()

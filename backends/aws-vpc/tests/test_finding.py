@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping
 from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -141,3 +142,13 @@ def test_what_was_found_once_is_not_asked_for_again(vpc: Vpc) -> None:
     assert inside(vpc.host.namespace, lambda: asyncio.run(twice()))
     asked = [each.action for each in vpc.cloud.requests()]
     assert asked.count("DescribeInstances") == 1
+
+
+def test_a_profile_is_asked_as_in_place_of_the_instances_role(
+    vpc: Vpc, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "credentials"
+    file.write_text("[operator]\naws_access_key_id = AKIAOPERATOR\naws_secret_access_key = secret\n")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(file))
+    vpc.find({"profile": "operator"})
+    assert vpc.cloud.process.call("log")[-1]["key"] == "AKIAOPERATOR"
