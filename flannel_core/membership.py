@@ -9,6 +9,8 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
+import msgspec
+
 from .backend import Backend, Node
 from .claim import named_subnets
 from .config_watch import Chosen
@@ -301,14 +303,15 @@ class Membership:
     async def moved(self, host: Host) -> None:
         """The host is another now (address, MTU, interface). The store is not told yet. Raises CannotStart."""
         assert self.chosen is not None
-        host, announcement = await announced(self.chosen.backend, host, self.own.known(self.chosen.backend))
+        known = self.own.known(self.chosen.backend)
+        host, announcement = await announced(self.chosen.backend, self._with_devices_as_announced(host), known)
         await self._plan(node_of(self.chosen, host, announcement, self.own.held))
 
     async def reconfigure(self, chosen: Chosen) -> None:
         """Another configuration: the same subnet, other keys. The store is not told yet. Raises CannotStart, and
         FlannelError where another agent has the device; what stood before stands again then."""
         assert self.node is not None
-        host = with_devices_as_they_are(self.node.host)
+        host = self._with_devices_as_announced(with_devices_as_they_are(self.node.host))
         try:
             node = await self._prepared(chosen, host, self.own.known(chosen.backend), self.own.held)
         except (CannotStart, FlannelError):
@@ -316,6 +319,12 @@ class Membership:
             raise
         self.chosen = chosen
         await self._plan(node)
+
+    def _with_devices_as_announced(self, host: Host) -> Host:
+        """``host`` with our devices as peers know them: what somebody has just done to one is undone, and not told."""
+        assert self.node is not None
+        ours = {name: link for name, link in self.node.host.links.items() if name in self.owned.owned.devices}
+        return msgspec.structs.replace(host, links={**host.links, **ours})
 
     async def lease_changed(self) -> None:
         """Plan for the lease that we hold now. Raises CannotStart."""

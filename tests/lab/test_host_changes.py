@@ -99,6 +99,18 @@ def test_an_interface_that_is_put_into_a_bridge_hands_over_to_it(lab, backend):
     assert a.subnet == subnet
 
 
+def test_a_device_whose_mac_changes_at_the_same_moment_keeps_the_announced_one(lab):
+    a, b = lab.hosts(2)
+    announced = a.status().backend.announced_ipv4
+    for number in range(5):
+        a.run(f"ip link set flannel.1 address 02:00:5e:00:53:{number:02x}")
+        a.run(f"ip link set eth0 mtu {1400 + number}")
+        lab.eventually(lambda number=number: a.env.mtu == 1350 + number, WITHIN)
+        lab.eventually(lambda: a.pings(b) and b.pings(a), WITHIN)
+    assert a.status().backend.announced_ipv4 == announced
+    assert a.run("cat /sys/class/net/flannel.1/address").strip() in announced
+
+
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
 def test_a_link_that_goes_down_and_comes_up_without_its_address_keeps_the_last_one_announced(lab, family):
     a, b = lab.hosts(2, ipv4=family == 4, ipv6=family == 6)
@@ -109,7 +121,7 @@ def test_a_link_that_goes_down_and_comes_up_without_its_address_keeps_the_last_o
     bare = str(address).split()[0]
     a.run(f"ip addr del {bare} dev eth0")
     a.run("ip link set eth0 down")
-    lab.eventually(lambda: f"{bare.split('/')[0]}" in a.log().split("keeping eth0")[-1])
+    lab.eventually(lambda: f"keeping eth0 ({bare.split('/')[0]}, MTU 1500) until something fits again" in a.log())
     assert known_at(b) == [bare.split("/")[0]]
     a.run("ip link set eth0 up")
     a.run(f"ip addr add {address} dev eth0")
