@@ -29,13 +29,15 @@ class HostStatus(msgspec.Struct, frozen=True):
 
 class BackendStatus(msgspec.Struct, frozen=True):
     """The backend that runs, what it announces as JSON text ("" for none), and the MTU inside the tunnel.
-    ``notes``: how it works on this host, and why so."""
+    ``notes``: how it works on this host, and why so. ``facts``: what its targets told beside this host's own objects
+    when they were last read (counters of a forwarder)."""
 
     type: str
     announced_ipv4: str = ""
     announced_ipv6: str = ""
     mtu: int = 0
     notes: tuple[str, ...] = ()
+    facts: dict[str, Any] = {}
 
 
 class LeaseStatus(msgspec.Struct, frozen=True):

@@ -16,6 +16,7 @@ from .allocation import fits
 from .claim import addresses
 from .journal import Journal
 from .lease import Lease
+from .membership import LOCAL
 from .peers import Peers
 from .reconciler.diff import PlannedChange
 from .reconciler.lanes import Lanes
@@ -62,6 +63,7 @@ def status_of(agent: Agent) -> Status:
             announced_ipv6=_text(node.announcement.ipv6_data),
             mtu=node.announcement.mtu,
             notes=node.announcement.notes,
+            facts=dict(reconciler.state(LOCAL).facts) if reconciler else {},
         )
         if node
         else None,

@@ -100,6 +100,10 @@ def _facts(found: Status, now: float) -> Iterator[tuple[str, str]]:
         yield "backend", f"{backend.type}, MTU {backend.mtu} inside it"
         for announced in filter(None, (backend.announced_ipv4, backend.announced_ipv6)):
             yield "", f"announces {announced}"
+        for note in backend.notes:
+            yield "", note
+        if backend.facts:
+            yield "", ", ".join(f"{name} {value}" for name, value in backend.facts.items())
     yield "lease", _lease(found.lease, now) if found.lease else "none"
     if found.store:
         yield "store", _store(found.store)

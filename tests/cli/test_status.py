@@ -115,6 +115,17 @@ def test_the_status_tells_everything_in_lines_that_a_pipe_can_read(
     assert "route 10.5.5.0/24  a foreign route is in the way  in 42 s" in lines
 
 
+def test_the_status_tells_how_the_backend_works_here_and_what_it_counted(
+    serve: Serve, subnet_file: Path, capsys: Any
+) -> None:
+    backend = BackendStatus("udp", mtu=1472, notes=("udp by a process",), facts={"sent": 7, "refused": 0})
+    serve({"/status": json_reply(msgspec.structs.replace(HEALTHY, backend=backend))})
+    run(subnet_file, "status")
+    lines = capsys.readouterr().out.splitlines()
+    at = lines.index("backend  udp, MTU 1472 inside it")
+    assert lines[at + 1 : at + 3] == ["         udp by a process", "         sent 7, refused 0"]
+
+
 @pytest.mark.parametrize(
     ("repairs", "text"),
     [

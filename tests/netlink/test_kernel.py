@@ -336,6 +336,22 @@ def test_another_device_with_our_vni_is_named(host: Any) -> None:
     assert "the device other has the same VNI" in failure.reason
 
 
+@pytest.mark.parametrize("wanted", [set(), {("link", "other")}], ids=["ours and unwanted", "wanted as well"])
+def test_another_device_of_ours_with_our_vni_makes_way_if_nothing_wants_it(host: Any, wanted: set[Any]) -> None:
+    host.ip("link add other type vxlan id 1 local 192.0.2.1 dev eth0 dstport 8472")
+    scope = Scope(devices=frozenset({"flannel.1", "other"}), wanted={DEVICE.identity, *wanted})
+
+    async def written() -> list[Failure]:
+        async with opened() as target:
+            target.scope = scope
+            return await target.write([Put(DEVICE)], [])
+
+    failures = host.run(written())
+    assert [failure.foreign for failure in failures] == [True] * bool(wanted)
+    names = {row.name for row in host.call(tables.read_links)}
+    assert ("other" in names, "flannel.1" in names) == (bool(wanted), not wanted)
+
+
 def test_a_udp_port_that_is_taken_is_named(host: Any) -> None:
     def take() -> socket.socket:
         taken = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

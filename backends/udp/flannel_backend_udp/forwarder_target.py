@@ -107,7 +107,7 @@ class ForwarderTarget(Target):
         found = [Actual(ForwarderPeer(subnet, address)) for subnet, address in state.peers.items()]
         if state.settings is not None:
             settings = ForwarderSettings(**msgspec.structs.asdict(state.settings))
-            found.append(Actual(settings, {"forwarder": {"pid": state.pid, **state.counters}}))
+            found.append(Actual(settings, {"forwarder": state.pid, **state.counters}))
         return found
 
     async def _state(self) -> State | None:

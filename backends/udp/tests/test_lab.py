@@ -126,7 +126,11 @@ def test_tcp_arrives_whole_both_ways(network: tuple[Lab, Host, Host]) -> None:
 
 def test_the_status_says_who_forwards_and_why(network: tuple[Lab, Host, Host]) -> None:
     _, a, _ = network
-    assert a.status().backend.notes == ("udp in userspace (the forwarder), as Mode says",)
+    backend = a.status().backend
+    assert backend
+    assert backend.notes == ("udp in userspace (the forwarder), as Mode says",)
+    assert backend.facts.keys() == {"forwarder", "sent", "received", "strayed", "refused", "lost"}
+    assert backend.facts["forwarder"] == forwarder(a)
 
 
 # --- who is not a peer ----------------------------------------------------------------------------------------------
