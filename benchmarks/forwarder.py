@@ -104,6 +104,7 @@ def _wait(holds: Callable[[], bool]) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--pairs", type=int, default=5, help="how often each is measured")
+    parser.add_argument("--mode", default="userspace", help="kernel: FOU beside Go's proxy, where there is FOU")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long each time")
     options = parser.parse_args()
     if not shutil.which("iperf3"):
@@ -120,7 +121,7 @@ def main() -> int:
         go = Path(stack.enter_context(TemporaryDirectory())) / "flanneld"
         go.symlink_to(Path(os.environ["FLANNELD_GO"]).resolve(strict=True))
         our_lab, their_lab = stack.enter_context(Lab()), stack.enter_context(Lab())
-        ours = our_lab.hosts(2, backend="udp", options={"Mode": "userspace"})
+        ours = our_lab.hosts(2, backend="udp", options={"Mode": options.mode})
         theirs = their_lab.hosts(2, backend="udp", store="etcd", started=False)
         for host in theirs:
             host.runs(go)
@@ -133,8 +134,13 @@ def main() -> int:
             for _ in range(options.pairs):
                 mine, other = measure(*ours, options.seconds), measure(*theirs, options.seconds)
                 ratios.append(mine / other)
-                print(f"{name:16} forwarder {mine:10.3f}  Go {other:10.3f} {unit:10} {ratios[-1]:6.2f} times", flush=True)
-            print(f"{name:16} median of {len(ratios)} pairs: {statistics.median(ratios):.2f} times Go's proxy", flush=True)
+                print(
+                    f"{name:16} {options.mode} {mine:10.3f}  Go {other:10.3f} {unit:10} {ratios[-1]:6.2f} times",
+                    flush=True,
+                )
+            print(
+                f"{name:16} median of {len(ratios)} pairs: {statistics.median(ratios):.2f} times Go's proxy", flush=True
+            )
     return 0
 
 

@@ -20,7 +20,7 @@ async def why_not(*, dry_run: bool) -> str | None:
     options = ("--dry-run",) if dry_run else ()
     try:
         ended = await run("modprobe", "--all", *options, *MODULES, seconds=LOAD_SECONDS)
-        said = ended.errors.decode(errors="replace").strip() or f"exit status {ended.exit_code}"
+        said = " ".join(ended.errors.decode(errors="replace").split()) or f"exit status {ended.exit_code}"
         failed = ended.exit_code != 0
     except (OSError, TimeoutError) as error:
         said, failed = str(error) or "no answer", True
