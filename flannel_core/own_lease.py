@@ -116,6 +116,7 @@ class OwnLease:
         elif self._could_be_larger(config, wish) and await self._patiently(lambda: self._would_be_larger(config, wish)):
             await self._patiently(lambda: self.acquire(config, wish))
         elif _published(wish) != self._published:
+            self._published = ()  # until the store has answered, it may say either
             self._hold(await self._patiently(lambda: self._store.announce(self.held, wish)), wish)
             log.info("Announced anew: %s", ", ".join(str(endpoint.public_ip) for endpoint in self.held.endpoints))
 

@@ -113,3 +113,20 @@ def test_a_host_whose_address_changes_keeps_its_subnet_and_is_found_again(lab, s
     lab.eventually(lambda: a.pings(b) and b.pings(a), within=5)
     assert a.subnet == subnet
     assert [known.public_ips for known in b.status().peers] == [("198.51.100.99",)]
+
+
+def test_a_host_that_is_back_at_its_address_before_etcd_answers_is_not_announced_at_the_other(lab):
+    a, b = lab.hosts(2, backend="host-gw", store="etcd")
+    lab.eventually(lambda: a.pings(b) and b.pings(a))
+    own = a.machine.ipv4
+    a.store.cluster.kill()
+    for old, new in ((own, "198.51.100.99/24"), ("198.51.100.99/24", own)):
+        a.run(f"ip addr del {old} dev eth0")
+        a.run(f"ip addr add {new} dev eth0")
+        a.run("ip route replace default via 198.51.100.1")
+        lab.eventually(lambda old=old, new=new: f"{str(new)[:-3]}, MTU 1500), was eth0 ({str(old)[:-3]}," in a.log())
+    a.store.cluster.start()
+    lab.eventually(lambda: f"Announced anew: {own.ip}" in a.log(), 15)
+    assert "Announced anew: 198.51.100.99" not in a.log()
+    lab.eventually(lambda: a.pings(b) and b.pings(a))
+    assert [known.public_ips for known in b.status().peers] == [(str(own.ip),)]
