@@ -28,13 +28,14 @@ def in_memory(first: int, count: int) -> tuple[int, int]:
 
 
 def in_namespaces(first: int, count: int) -> tuple[int, int]:
-    """Steps, and wrong ends."""
+    """Steps, and wrong ends. Says how far it is: this takes some seconds each."""
     steps = wrong = 0
     for start in range(first, first + count, SEQUENCES_PER_SCENE):
         seeds = range(start, min(start + SEQUENCES_PER_SCENE, first + count))
         with Lab() as lab:
             scene = sequence.prepare(lab, start)
             done, bad = _count([lambda seed=seed: len(sequence.play(scene, seed)) for seed in seeds])  # type: ignore[misc]  # noqa: B023
+        print(f"  seeds {start} to {seeds[-1]}, {scene.combination}: {done} steps", flush=True)
         steps, wrong = steps + done, wrong + bad
     return steps, wrong
 
