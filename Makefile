@@ -16,7 +16,7 @@ TEST_ARGS ?=
 
 # command:package, for what the lab and the tests call
 COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables \
-	systemd-analyze:systemd
+	systemd-analyze:systemd debootstrap:debootstrap
 # and what the virtual machine of tests/vm takes besides
 VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux
 # and what the CNI plugin is built with, and tested: what it calls
@@ -28,6 +28,7 @@ PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
 PACKAGES := $(notdir $(TREES))
 PINS := requirements/pins.txt
+MANIFEST := deploy/kubernetes/kube-flannel.yml
 
 # uv must not fetch an interpreter: the machine's own is the one that is tested.
 export UV_PYTHON_DOWNLOADS := never
@@ -35,7 +36,7 @@ export UV_PYTHON := $(BIN)/python
 # An activated environment elsewhere must not become the one that is changed.
 unexport VIRTUAL_ENV
 
-.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak fuzz bench dist cni compiler pins proto clean
+.PHONY: help install commands compile machine lab test interop vm lint style types imports faults simulate soak fuzz bench dist manifest image cni compiler pins proto clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/make \1\t\2/p' Makefile | expand -t 16
@@ -112,6 +113,13 @@ bench: install ## start time, memory and programming time, beside Go flannel's
 
 dist: $(STAMP) ## a wheel of every distribution, in dist/
 	$(BIN)/uv build --quiet --wheel --all-packages --out-dir dist
+
+manifest: $(STAMP) ## deploy/kubernetes/kube-flannel.yml, from the chart
+	cat deploy/kubernetes/namespace.yaml > $(MANIFEST)
+	$(BIN)/helm template flannel deploy/chart/kube-flannel --namespace kube-flannel >> $(MANIFEST)
+
+image: ## the container image's file system, without Docker: make image ROOT=DIRECTORY
+	sh deploy/image/root . $(ROOT)
 
 cni: $(CNI_PROGRAM) ## the CNI plugin as one program that needs nothing of the host, outside of this tree
 	@echo $(CNI_PROGRAM)

@@ -1,0 +1,2 @@
+#!/bin/sh
+exec /opt/flannel/bin/flannelctl docker-options "$@"
