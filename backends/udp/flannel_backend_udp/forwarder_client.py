@@ -20,10 +20,15 @@ from .messages import Done, Request, State
 PROGRAM = ("-P", "-m", "flannel_backend_udp.forwarder.main")
 """What Python runs; -P: the directory that the agent was started in is no place to import from."""
 START_SECONDS = 10.0
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 3.0
+"""Repairs of the kernel wait for as long."""
 READ_BYTES = 1 << 16
 
 T = TypeVar("T", Done, State)
+
+
+class ForwarderEnded(TargetUnavailable):
+    """Another one may listen by now."""
 
 
 class Connection:
@@ -52,12 +57,12 @@ class Connection:
             while b"\n" not in self._received:
                 data = await loop.sock_recv(self._socket, READ_BYTES)
                 if not data:
-                    raise TargetUnavailable("the forwarder has ended")
+                    raise ForwarderEnded("the forwarder has ended")
                 self._received += data
             line, _, self._received = self._received.partition(b"\n")
             return msgspec.json.decode(line, type=answer)
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
-            raise TargetUnavailable(f"the forwarder does not answer: {error}") from error
+            raise ForwarderEnded(f"the forwarder does not answer: {error}") from error
 
     async def _send(self, line: bytes, descriptors: Sequence[int]) -> None:
         try:
@@ -66,7 +71,7 @@ class Connection:
                 line = line[self._socket.sendmsg([line], passed) :]
             await asyncio.get_running_loop().sock_sendall(self._socket, line)
         except OSError as error:
-            raise TargetUnavailable(f"the forwarder does not listen: {error.strerror}") from error
+            raise ForwarderEnded(f"the forwarder does not listen: {error.strerror}") from error
 
 
 def connect(path: Path) -> Connection | None:

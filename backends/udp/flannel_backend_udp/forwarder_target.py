@@ -18,7 +18,7 @@ import msgspec
 from flannel_core.objects import Object
 from flannel_core.target import Actual, Changed, Failure, Put, Scope, Target, TargetUnavailable, Unknown
 
-from .forwarder_client import Connection, connect, start
+from .forwarder_client import Connection, ForwarderEnded, connect, start
 from .messages import VERSION, Change, Done, Look, Release, Settings, State, Stop, Take, Watch
 
 SOCKET = "udp-forwarder.sock"
@@ -101,7 +101,11 @@ class ForwarderTarget(Target):
 
     async def read(self, scope: Scope) -> Iterable[Actual]:
         """Nothing where no forwarder listens."""
-        state = await self._state()
+        try:
+            state = await self._state()
+        except TargetUnavailable:
+            self._disconnect()
+            raise
         if state is None:
             return []
         found = [Actual(ForwarderPeer(subnet, address)) for subnet, address in state.peers.items()]
@@ -111,18 +115,20 @@ class ForwarderTarget(Target):
         return found
 
     async def _state(self) -> State | None:
-        if self._connection is None:
-            self._connection = connect(self.path)
-        if self._connection is None:
-            return None
-        try:
-            state = await self._connection.ask(Look(by=self._name), State)
-            if state.version == VERSION:
-                return state
-            await self._stop()
-        except TargetUnavailable:
-            self._disconnect()  # to one that has ended; what listens now, if anything does, is known the next time
-            raise
+        if self._connection is not None:
+            try:
+                return await self._look(self._connection)
+            except ForwarderEnded:
+                self._disconnect()
+        self._connection = connect(self.path)
+        return None if self._connection is None else await self._look(self._connection)
+
+    async def _look(self, connection: Connection) -> State | None:
+        """None, and the end of it, for a forwarder that does not understand all that is to be said to it."""
+        state = await connection.ask(Look(by=self._name), State)
+        if state.version == VERSION:
+            return state
+        await self._stop()
         return None
 
     async def watch(self, scope: Scope) -> AsyncIterator[Changed | Unknown]:
@@ -136,10 +142,9 @@ class ForwarderTarget(Target):
             try:
                 await watching.ask(Watch(by=self._name), Done)
                 while True:
+                    yield Unknown(None, "something may have changed at the forwarder")
                     await watching.hear(Done)
-                    yield Unknown(None, "something has changed at the forwarder")
-            except TargetUnavailable as error:
-                self._disconnect()
+            except ForwarderEnded as error:
                 yield Unknown(None, str(error))
             finally:
                 watching.close()
@@ -183,8 +188,8 @@ class ForwarderTarget(Target):
         if connection is not None:
             try:
                 await connection.ask(Stop(by=self._name), Done)
-            except TargetUnavailable:
-                pass  # that is how it ends
+            except ForwarderEnded:
+                pass  # as it was told to
         self._disconnect()
 
     async def _give(self, wanted: ForwarderSettings) -> str | None:

@@ -70,6 +70,7 @@ class Forwarder:
                 except DeviceGone:
                     self._release()
                     self._tell_all_but("")
+                    self._end_if_idle()
 
     # --- what is forwarded ---------------------------------------------------------------------------------------
 
@@ -155,6 +156,9 @@ class Forwarder:
         self._forget(connection.descriptor)
         self._connections.discard(connection)
         self._watching.pop(connection, None)
+        self._end_if_idle()
+
+    def _end_if_idle(self) -> None:
         if not self._connections and self.settings is None:
             self._ends = True
 
