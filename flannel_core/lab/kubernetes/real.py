@@ -10,7 +10,7 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -30,7 +30,7 @@ ROLES = "/apis/rbac.authorization.k8s.io/v1"
 
 class RealKubernetesServer(ApiServer):
     """A context manager; ``start`` and ``kill`` do it by hand. ``namespace`` None: this process's own. ``client_ca``
-    signs clients' certificates; ``options`` are kube-apiserver's own."""
+    signs clients' certificates."""
 
     def __init__(
         self,
@@ -40,7 +40,6 @@ class RealKubernetesServer(ApiServer):
         client_ca: Path | None = None,
         namespace: str | None = None,
         environment: Mapping[str, str] | None = None,
-        options: Sequence[str] = (),
     ) -> None:
         certificates = directory / "certificates"
         super().__init__((address,), certificates / "apiserver.crt")
@@ -69,7 +68,6 @@ class RealKubernetesServer(ApiServer):
             "--disable-admission-plugins=ServiceAccount",
             "--endpoint-reconciler-type=none",
             *([f"--client-ca-file={client_ca}"] if client_ca else []),
-            *options,
         ]
 
     def __enter__(self) -> RealKubernetesServer:
