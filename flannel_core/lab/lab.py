@@ -123,7 +123,7 @@ class Lab:
         networks = [text for wanted, text in ((ipv4, network), (ipv6, network6)) if wanted]
         cloud = self.cloud(backend)
         shared = lab_store(store, directory, self._underlay.namespace, self.environment, networks, members=members)
-        machines = [host.machine for host in on] or self._new_machines(n, ipv4=ipv4, ipv6=ipv6)
+        machines = [host.machine for host in on] or self.machines(n, ipv4=ipv4, ipv6=ipv6)
         hosts = [self._host(machine, shared, cloud) for machine in machines]
         if configured:
             config = {
@@ -153,7 +153,8 @@ class Lab:
             self._clouds[backend] = lab_cloud(backend, directory, self._underlay.namespace, self.environment)
         return self._clouds[backend]
 
-    def _new_machines(self, n: int, *, ipv4: bool, ipv6: bool) -> list[Machine]:
+    def machines(self, n: int = 1, *, ipv4: bool = True, ipv6: bool = False) -> list[Machine]:
+        """``n`` further machines without any flannel on them."""
         first = len(self._machines) + 1
         if first + n - 1 > MOST_MACHINES:
             raise LabError(f"a lab has at most {MOST_MACHINES} machines")

@@ -111,7 +111,7 @@ class VpcTarget(Target):
         there = await self._look(item)
         if there is None:
             await self._write("create_route", item, NetworkInterfaceId=item.interface)
-        elif next_hop(there) in self._ours or await self.lease_is_ours():
+        elif next_hop(there) in {item.interface, *self._ours} or await self.lease_is_ours():
             if next_hop(there) != item.interface or there.get("State") == BLACKHOLE:
                 # One call: at no moment is there no route.
                 await self._write("replace_route", item, NetworkInterfaceId=item.interface)

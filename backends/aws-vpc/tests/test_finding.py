@@ -13,7 +13,7 @@ import pytest
 from flannel_backend_aws_vpc.aws_vpc import AwsVpcBackend, Found
 from flannel_backend_aws_vpc.options import AwsVpcOptions
 from flannel_core.errors import FlannelError
-from flannel_core.host import Host as ThisHost
+from flannel_core.host import Host
 from flannel_core.lab import Lab
 from flannel_core.lab.aws.lab_cloud import AwsLabCloud
 from flannel_core.lab.network import inside
@@ -26,24 +26,25 @@ class Vpc:
         cloud = lab.cloud("aws-vpc")
         assert isinstance(cloud, AwsLabCloud)
         self.cloud = cloud
-        (self.host,) = lab.hosts(1, backend="aws-vpc", started=False, ipv6=True)
+        (self.machine,) = lab.machines(1, ipv6=True)
+        self.environment = cloud.join(self.machine)
 
     @property
     def interface(self) -> str:
-        return self.cloud.interfaces[self.host.machine.name]
+        return self.cloud.interfaces[self.machine.name]
 
     def find(self, options: Mapping[str, Any] = {}, ipv4: str | None = "", ipv6: str | None = "") -> Found:
         """By what is the machine's own where nothing else is given."""
-        machine = self.host.machine
+        machine = self.machine
         assert machine.ipv4
         assert machine.ipv6
         four = machine.ipv4.ip if ipv4 == "" else ip_address(ipv4) if ipv4 else None
         six = machine.ipv6.ip if ipv6 == "" else ip_address(ipv6) if ipv6 else None
-        this_host = ThisHost("eth0", 2, 9001, "02:00:00:00:00:01", four, six, four, six)
+        this_host = Host("eth0", 2, 9001, "02:00:00:00:00:01", four, six, four, six)
         endpoint = str(self.cloud.options["Endpoint"])
         backend = AwsVpcBackend(AwsVpcOptions(**{"endpoint": endpoint, **options}))
         prepare = lambda: asyncio.run(backend.prepare(this_host, None, dry_run=True))  # noqa: E731
-        announcement = inside(self.host.namespace, prepare)
+        announcement = inside(self.machine.namespace, prepare)
         assert announcement.mtu == 9001
         assert isinstance(announcement.private, Found)
         return announcement.private
@@ -57,14 +58,13 @@ def lab_vpc() -> Iterator[Vpc]:
 
 @pytest.fixture
 def vpc(lab_vpc: Vpc, monkeypatch: pytest.MonkeyPatch) -> Vpc:
-    for name, value in lab_vpc.host.environment.items():
-        if name.startswith("AWS_") or name == "no_proxy":
-            monkeypatch.setenv(name, value)
+    for name, value in lab_vpc.environment.items():
+        monkeypatch.setenv(name, value)
     return lab_vpc
 
 
 def test_the_instance_its_region_its_interface_and_the_main_table_are_found(vpc: Vpc) -> None:
-    instance = vpc.cloud.instances[vpc.host.machine.name]
+    instance = vpc.cloud.instances[vpc.machine.name]
     assert vpc.find() == Found("us-east-1", instance, vpc.interface, (vpc.cloud.table,))
 
 
@@ -106,7 +106,7 @@ def test_another_region_does_not_have_this_instance(vpc: Vpc) -> None:
 
 
 def test_an_address_of_none_of_the_instances_interfaces_is_named_with_those_it_has(vpc: Vpc) -> None:
-    machine = vpc.host.machine
+    machine = vpc.machine
     assert machine.ipv4
     with pytest.raises(FlannelError, match=r"unable to find ENI that matches the 192\.0\.2\.77 IP address") as raised:
         vpc.find(ipv4="192.0.2.77", ipv6=None)
@@ -131,15 +131,15 @@ def test_an_endpoint_that_is_no_api_is_named(vpc: Vpc) -> None:
 def test_what_was_found_once_is_not_asked_for_again(vpc: Vpc) -> None:
     endpoint = str(vpc.cloud.options["Endpoint"])
     backend = AwsVpcBackend(AwsVpcOptions(endpoint=endpoint))
-    machine = vpc.host.machine
+    machine = vpc.machine
     assert machine.ipv4
-    here = ThisHost("eth0", 2, 9001, "02:00:00:00:00:01", machine.ipv4.ip, None, machine.ipv4.ip, None)
+    here = Host("eth0", 2, 9001, "02:00:00:00:00:01", machine.ipv4.ip, None, machine.ipv4.ip, None)
 
     async def twice() -> bool:
         return await backend.prepare(here, None, dry_run=False) == await backend.prepare(here, None, dry_run=False)
 
     vpc.cloud.forget_requests()
-    assert inside(vpc.host.namespace, lambda: asyncio.run(twice()))
+    assert inside(vpc.machine.namespace, lambda: asyncio.run(twice()))
     asked = [each.action for each in vpc.cloud.requests()]
     assert asked.count("DescribeInstances") == 1
 

@@ -12,9 +12,9 @@ from flannel_backend_aws_vpc.ec2 import Ec2
 from flannel_backend_aws_vpc.options import AwsVpcOptions
 from flannel_backend_aws_vpc.vpc_objects import SourceCheck, VpcRoute
 from flannel_backend_aws_vpc.vpc_target import BLACKHOLE, VpcTarget
-from flannel_core.lab import Host, Lab
+from flannel_core.lab import Lab
 from flannel_core.lab.aws.lab_cloud import AwsLabCloud
-from flannel_core.lab.network import inside
+from flannel_core.lab.network import Machine, inside
 from flannel_core.objects import Object
 from flannel_core.target import Failure, Put, Scope
 
@@ -43,14 +43,15 @@ class Vpc:
         cloud = lab.cloud("aws-vpc")
         assert isinstance(cloud, AwsLabCloud)
         self.cloud = cloud
-        self.a, self.b = lab.hosts(2, backend="aws-vpc", started=False)
+        self.a, self.b = lab.machines(2)
+        self.environment = cloud.join(self.a) | cloud.join(self.b)
         self.table = cloud.create_table()
 
-    def route(self, destination: str = SUBNET, of: Host | None = None, table: str = "") -> VpcRoute:
+    def route(self, destination: str = SUBNET, of: Machine | None = None, table: str = "") -> VpcRoute:
         return VpcRoute(REGION, table or self.table, destination, self.interface(of or self.a))
 
-    def interface(self, host: Host) -> str:
-        return self.cloud.interfaces[host.machine.name]
+    def interface(self, machine: Machine) -> str:
+        return self.cloud.interfaces[machine.name]
 
     def new_target(self) -> VpcTarget:
         options = AwsVpcOptions(endpoint=str(self.cloud.options["Endpoint"]))
@@ -59,13 +60,13 @@ class Vpc:
     def scope(self, *ours: VpcRoute) -> Scope:
         return Scope(networks=NETWORKS, records={"aws-vpc": frozenset(route.record for route in ours)})
 
-    def on(self, host: Host, work: Callable[[], Awaitable[T]]) -> T:
+    def on(self, machine: Machine, work: Callable[[], Awaitable[T]]) -> T:
         async def there() -> T:
             return await work()
 
-        return inside(host.namespace, lambda: asyncio.run(there()))
+        return inside(machine.namespace, lambda: asyncio.run(there()))
 
-    def read(self, target: VpcTarget, *ours: VpcRoute, on: Host | None = None) -> list[Object]:
+    def read(self, target: VpcTarget, *ours: VpcRoute, on: Machine | None = None) -> list[Object]:
         """The routes, and whatever else there is."""
 
         async def found() -> list[Object]:
@@ -74,7 +75,7 @@ class Vpc:
         return self.on(on or self.a, found)
 
     def write(
-        self, target: VpcTarget, *puts: Object, removes: tuple[Object, ...] = (), on: Host | None = None
+        self, target: VpcTarget, *puts: Object, removes: tuple[Object, ...] = (), on: Machine | None = None
     ) -> list[Failure]:
         async def failures() -> list[Failure]:
             return list(await target.write([Put(item) for item in puts], removes))
@@ -90,9 +91,8 @@ def lab_vpc() -> Iterator[Vpc]:
 
 @pytest.fixture
 def vpc(lab_vpc: Vpc, monkeypatch: pytest.MonkeyPatch) -> Iterator[Vpc]:
-    for name, value in lab_vpc.a.environment.items():
-        if name.startswith("AWS_") or name == "no_proxy":
-            monkeypatch.setenv(name, value)
+    for name, value in lab_vpc.environment.items():
+        monkeypatch.setenv(name, value)
     lab_vpc.table = lab_vpc.cloud.create_table()
     lab_vpc.cloud.forget_requests()
     yield lab_vpc
@@ -251,7 +251,7 @@ def test_one_route_that_fails_keeps_no_other_from_being_written(vpc: Vpc) -> Non
 
 def test_the_check_of_addresses_is_switched_off_and_read_back(vpc: Vpc) -> None:
     target, off = vpc.new_target(), SourceCheck(REGION, vpc.interface(vpc.a), enabled=False)
-    vpc.cloud.check_sources(vpc.a.machine.name)
+    vpc.cloud.check_sources(vpc.a.name)
     assert off not in vpc.read(target)
     assert vpc.write(target, off) == []
     assert off in vpc.read(target)

@@ -67,6 +67,7 @@ class Vpc:
     # --- the router ----------------------------------------------------------------------------------------------
 
     def _apply(self) -> None:
+        """After each write; ``Front`` makes one at a time."""
         if not self._ports:
             return
         interfaces = [self._moto.enis[interface] for interface in self._ports if interface in self._moto.enis]
@@ -86,7 +87,7 @@ class Vpc:
 
     def _table(self) -> RouteTable:
         """The subnet's own, else the VPC's main one."""
-        tables = [table for table in self._moto.route_tables.values() if table.vpc_id == self._vpc]
+        tables = [table for table in list(self._moto.route_tables.values()) if table.vpc_id == self._vpc]
         own = [table for table in tables if self._subnet in table._associations.values()]
         return next(iter(own), None) or next(table for table in tables if table.main_association_id)
 
@@ -113,11 +114,10 @@ class Vpc:
         name = interface["NetworkInterfaceId"]
         if ipv6:
             self._moto.enis[name].ipv6_addresses = [ipv6]  # moto takes none outside a block that it chose itself
+        self._ports[name] = port
         run = self._ec2.run_instances(
             ImageId=IMAGE, MinCount=1, MaxCount=1, NetworkInterfaces=[{"NetworkInterfaceId": name, "DeviceIndex": 0}]
         )
-        self._ports[name] = port
-        self._apply()
         return {"instance": run["Instances"][0]["InstanceId"], "interface": name}
 
     def facts(self) -> dict[str, str]:

@@ -74,9 +74,7 @@ class Fabric:
 def running() -> Iterator[Fabric]:
     """Three hosts, for tests each of which leaves them in place."""
     with Lab() as the_lab:
-        cloud = the_lab.cloud("aws-vpc")
-        assert cloud is not None
-        yield Fabric(the_lab, the_lab.hosts(3, backend="aws-vpc", options={**cloud.options, "CheckInterval": 1}))
+        yield Fabric(the_lab, the_lab.hosts(3, backend="aws-vpc", options={"CheckInterval": 1}))
 
 
 @pytest.fixture

@@ -18,8 +18,7 @@ def cloud_of(lab: Lab) -> AwsLabCloud:
 def test_both_families_go_into_both_tables_and_the_routes_of_a_table_no_longer_named_go(lab: Lab) -> None:
     cloud = cloud_of(lab)
     second = cloud.create_table()
-    options = {**cloud.options, "RouteTableID": [cloud.table, second]}
-    a, b = lab.hosts(2, backend="aws-vpc", ipv6=True, options=options)
+    a, b = lab.hosts(2, backend="aws-vpc", ipv6=True, options={"RouteTableID": [cloud.table, second]})
     wanted = {str(subnet): cloud.interfaces[host.machine.name] for host in (a, b) for subnet in host.env.subnets}
     assert len(wanted) == 4
     lab.eventually(lambda: cloud.routes() == cloud.routes(second) == wanted, within=HEALED)
@@ -34,7 +33,7 @@ def test_both_families_go_into_both_tables_and_the_routes_of_a_table_no_longer_n
 def test_a_table_of_another_vpc_is_named_until_another_one_is(lab: Lab) -> None:
     cloud = cloud_of(lab)
     other = cloud.create_table(cloud.ec2("create_vpc", CidrBlock="192.0.2.0/24")["Vpc"]["VpcId"])
-    (a,) = lab.hosts(1, backend="aws-vpc", started=False, options={**cloud.options, "RouteTableID": other})
+    (a,) = lab.hosts(1, backend="aws-vpc", started=False, options={"RouteTableID": other})
     a.start()
     lab.eventually(lambda: f"Backend.RouteTableID is {other}" in (a.status().waiting_for or ""), within=HEALED)
     backend = {"Type": "aws-vpc", **cloud.options, "RouteTableID": cloud.table}
