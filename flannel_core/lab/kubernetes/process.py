@@ -51,7 +51,11 @@ class KubernetesServer(ApiServer):
         self._forgotten = 0
 
     def __enter__(self) -> KubernetesServer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.kill()
+            raise
         return self
 
     def __exit__(

@@ -71,12 +71,19 @@ class RealKubernetesServer(ApiServer):
         ]
 
     def __enter__(self) -> RealKubernetesServer:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self._end()
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._end()
+
+    def _end(self) -> None:
         self.kill()
         self.etcd.kill()
 
