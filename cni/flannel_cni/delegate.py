@@ -43,7 +43,7 @@ def call(program: Path, config: bytes, environment: Mapping[str, str], seconds: 
     one."""
     code, out, said = _run(program, config, environment, LONGEST_SECONDS if seconds is None else seconds)
     if code == 0:
-        os.write(2, said)
+        say(said)
         return out
     if not out:
         words = (
@@ -58,6 +58,14 @@ def call(program: Path, config: bytes, environment: Mapping[str, str], seconds: 
     except (ValueError, TypeError) as error:
         words = f"netplugin failed but error parsing its diagnostic message '{printable(out, 1000)}': {error}"
         raise CniError(INTERNAL, words) from None
+
+
+def say(text: bytes) -> None:
+    """To standard error, which a runtime may keep or throw away: nothing fails for want of it."""
+    try:
+        os.write(2, text)
+    except OSError:
+        pass
 
 
 def versions(program: Path, environment: Mapping[str, str]) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -67,7 +66,7 @@ def add(call: Call, environment: Environment) -> bytes:
     try:
         answer = delegate.call(program, text, environment)
         return encode(delegate.result(program, answer, call.version))
-    except CniError:
+    except (CniError, OSError):
         if before:  # The container had its place already. That one stands, and was no part of this.
             attachments.keep(call.container, call.interface, before.config)
         else:
@@ -215,7 +214,7 @@ def _place(error: BaseException) -> str:
 
 
 def _say(line: str) -> None:
-    sys.stderr.write(f"{line}\n")
+    delegate.say(f"{line}\n".encode(errors="backslashreplace"))
 
 
 def _check_namespace(call: Call) -> None:

@@ -313,6 +313,23 @@ def test_an_agent_that_does_not_answer_in_its_own_words(node: Any) -> None:
     )
 
 
+def test_a_runtime_that_listens_to_nothing_but_the_answer(node: Any) -> None:
+    """Standard error is closed, the delegate's too."""
+    node.container("c1")
+    done = subprocess.run(
+        ["ip", "netns", "exec", node.namespace, "sh", "-c", f"exec {node.bin}/flannel 2>&-"],
+        env={
+            **{"CNI_COMMAND": "ADD", "CNI_CONTAINERID": "c1", "CNI_NETNS": str(node.container("c1"))},
+            **{"CNI_IFNAME": "eth0", "CNI_PATH": str(node.bin), "PATH": os.environ["PATH"]},
+        },
+        input=json.dumps(node.config()).encode(),
+        capture_output=True,
+        check=False,
+    )
+    assert done.returncode == 0, done
+    assert json.loads(done.stdout)["ips"][0]["address"] == "10.5.43.2/24"
+
+
 def test_a_mistake_of_the_plugin_itself_is_an_error_object_too(
     monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
