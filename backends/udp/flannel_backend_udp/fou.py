@@ -59,7 +59,7 @@ class FouTarget(Target):
             return []
         except (FlannelError, MalformedMessage) as error:
             raise TargetUnavailable(f"the FOU ports cannot be read: {error}") from error
-        ports = [port for answer in answers if (port := _decode(answer))]
+        ports = [port for answer in answers if (port := decode(answer))]
         records = scope.records.get(self.name, frozenset())
         return [Actual(port) for port in ports if port.record in records or port.identity in scope.wanted]
 
@@ -99,8 +99,8 @@ def _try(fou: GenericSocket, command: int, item: Object, harmless: int = 0) -> F
     return None
 
 
-def _decode(answer: Mapping[int, bytes]) -> FouPort | None:
-    """None: for another protocol, of another family, or at any address."""
+def decode(answer: Mapping[int, bytes]) -> FouPort | None:
+    """From the attributes of one; None: for another protocol, of another family, or at any address."""
     local = answer.get(FOU_ATTR_LOCAL_V4, b"")
     if FOU_ATTR_PORT not in answer or len(local) != 4 or not any(local):
         return None
