@@ -95,7 +95,7 @@ class Backend(ABC, Generic[OptionsT, DataT]):
     accepts: ClassVar[Collection[str]] = frozenset()
     """The BackendTypes of peers that this backend can forward to. :data:`ANY`: all."""
     example: ClassVar[Mapping[str, Any]] = {}
-    """Keys of ``Backend`` with which it does something, where it does nothing without: the lab's, if it is given none."""
+    """Keys of ``Backend`` with which it does something, where it does nothing without: the lab's, if given none."""
     restart_options: ClassVar[frozenset[str]] = frozenset()
     """The fields of Options that a running agent cannot follow. Any other one that changes gives a new instance, whose
     ``prepare``, ``local`` and ``peer`` are asked from then on; ``targets`` was asked once, of the first instance."""

@@ -21,8 +21,8 @@ class FlannelError(Exception):
 
 
 class CannotGoOn(FlannelError):
-    """Raised by a backend's ``prepare`` or a target's ``write``: not to be waited for, the agent ends. For what users of
-    Go flannel expect to end it; everything else is a FlannelError, and another configuration may cure it."""
+    """Raised by a backend's ``prepare`` or a target's ``write``: not to be waited for, the agent ends. For what users
+    of Go flannel expect to end it; everything else is a FlannelError, and another configuration may cure it."""
 
 
 class UsageError(FlannelError):
