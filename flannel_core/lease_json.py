@@ -176,7 +176,7 @@ def _ipv6_text(address: IPAddress) -> str:
 
 
 def compact_json(data: bytes) -> bytes:
-    """What Go's ``json.Marshal`` makes of a json.RawMessage: no white space, and escaped for HTML. 
+    """What Go's ``json.Marshal`` makes of a json.RawMessage: no white space, and escaped for HTML.
     Raises ValueError."""
     try:
         data.decode()
