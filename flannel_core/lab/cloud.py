@@ -10,9 +10,12 @@ from typing import Any
 
 from .network import Machine
 
-NEEDS = {"aws-vpc": ("moto", "flask", "flask_cors", "boto3")}
+NEEDS = {"aws-vpc": ("moto", "flask", "flask_cors", "boto3"), "gce": ("googleapiclient",)}
 """The modules that the lab's cloud for a backend runs on, which no agent needs."""
-CURES = {"aws-vpc": "the lab's EC2 is moto: pip install 'moto[ec2]' flask-cors boto3"}
+CURES = {
+    "aws-vpc": "the lab's EC2 is moto: pip install 'moto[ec2]' flask-cors boto3",
+    "gce": "the lab's compute API is what its discovery document says: pip install google-api-python-client",
+}
 
 
 class LabCloud(ABC):
@@ -40,4 +43,8 @@ def lab_cloud(backend: str, directory: Path, namespace: str, environment: Mappin
         from .aws.lab_cloud import AwsLabCloud  # which is a LabCloud
 
         return AwsLabCloud(directory, namespace, environment)
+    if backend == "gce":
+        from .gce.lab_cloud import GceLabCloud
+
+        return GceLabCloud(directory, namespace, environment)
     return None

@@ -194,7 +194,7 @@ class Lab:
         kept = {
             name: value
             for name, value in os.environ.items()
-            if not name.startswith(("FLANNEL", "AWS_")) and name != "NOTIFY_SOCKET"
+            if not name.startswith(("FLANNEL", "AWS_", "CLOUDSDK_", "GCE_", "GOOGLE_")) and name != "NOTIFY_SOCKET"
         }
         return kept | {record.MARK: self.id}
 
