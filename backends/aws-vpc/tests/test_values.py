@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import subprocess
+import sys
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
@@ -131,6 +133,14 @@ def test_a_profile_that_does_not_exist_is_named(monkeypatch: pytest.MonkeyPatch,
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
     with pytest.raises(Ec2Error, match=r"Backend\.Profile: .*nobody"):
         asyncio.run(Ec2(AwsVpcOptions(profile="nobody")).interfaces("us-east-1", "i-1"))
+
+
+def test_nothing_of_the_sdk_is_loaded_before_it_is_used() -> None:
+    program = (
+        "import sys, flannel_backend_aws_vpc.aws_vpc; print(*{'boto3', 'botocore', 'urllib3'} & sys.modules.keys())"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
 
 
 def test_the_readme_shows_the_policy_that_errors_ask_for() -> None:

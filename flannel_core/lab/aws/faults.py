@@ -15,13 +15,12 @@ import msgspec
 ANY = "*"
 OWNER = "lab"
 """The access key's id of the account's owner, to whom nothing is refused."""
-MESSAGES = {
+MESSAGES = {  # of the codes that can be asked for
     "UnauthorizedOperation": "You are not authorized to perform this operation. "
     "Encoded authorization failure message: bGFi",
     "RequestLimitExceeded": "Request limit exceeded.",
     "RequestExpired": "Request has expired.",
     "AuthFailure": "AWS was not able to validate the provided access credentials",
-    "InternalError": "An internal error has occurred",
 }
 
 
@@ -39,7 +38,7 @@ class Asked(msgspec.Struct, frozen=True):
 
 
 class Fault(msgspec.Struct):
-    """``times`` requests of ``action`` are refused with ``code``; None: all of them."""
+    """``times`` requests of ``action`` are refused with ``code``, one of MESSAGES; None: all of them."""
 
     action: str
     code: str
@@ -66,7 +65,7 @@ class Front:
         key = found[1] if found else ""
         fault = self._fault(action) if key != OWNER else None
         if fault:
-            said = MESSAGES.get(fault.code, "the lab says so")
+            said = MESSAGES[fault.code]
             answer, status = _error(fault.code, said).encode(), f"{fault.status} {fault.code}"
             headers = [("Content-Type", "text/xml"), ("Content-Length", str(len(answer)))]
         else:
