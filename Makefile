@@ -18,7 +18,7 @@ TEST_ARGS ?=
 COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables \
 	systemd-analyze:systemd debootstrap:debootstrap
 # and what the virtual machine of tests/vm takes besides
-VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux
+VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux ethtool:ethtool
 # and what the CNI plugin is built with, and tested: what it calls
 CNI_COMMANDS := gcc:gcc /usr/bin/python3-config:python3-dev /usr/lib/cni/bridge:containernetworking-plugins
 CNI_PYTHON ?= /usr/bin/python3
