@@ -280,6 +280,16 @@ def test_an_agent_of_another_backend_ends_the_forwarder_and_leaves_nothing_of_it
     lab.eventually(lambda: all("10.5" not in host.run("ip route show proto 76") for host in (a, b)))
 
 
+def test_cleanup_ends_the_forwarder_and_takes_device_and_socket_away(lab: Lab) -> None:
+    (host,) = lab.hosts(1, backend="udp", options=USERSPACE)
+    pid = forwarder(host)
+    host.stop()
+    host.run(f"{Path(sys.executable).with_name('flannelctl')} cleanup --subnet-file {host.subnet_file}")
+    lab.eventually(lambda: not Path(f"/proc/{pid}").exists())
+    assert "flannel0" not in host.run("ip link")
+    assert list(host.directory.iterdir()) == []
+
+
 def test_port_and_mtu_change_under_a_running_agent(lab: Lab) -> None:
     a, b = lab.hosts(2, backend="udp", options=USERSPACE)
     lab.eventually(lambda: a.pings(b))
