@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from flannel_core.lab import Lab
 from flannel_core.lab.aws.lab_cloud import AwsLabCloud
 from flannel_core.lab.stores import EtcdLabStore
@@ -56,6 +58,30 @@ def test_while_the_store_is_away_anothers_route_for_our_subnet_is_named_and_left
     assert cloud.routes() == {str(a.subnet): stranger}
     member.thaw()
     lab.eventually(lambda: cloud.routes() == {str(a.subnet): ours}, within=2 * HEALED)
+
+
+def test_the_route_goes_with_the_lease_and_who_has_lost_it_does_not_take_it_back(lab: Lab) -> None:
+    cloud = cloud_of(lab)
+    a, b = lab.hosts(2, backend="aws-vpc", started=False)
+    one_subnet = {"SubnetMin": "10.5.7.0", "SubnetMax": "10.5.7.0"}
+    backend = {"Type": "aws-vpc", **cloud.options, "CheckInterval": 1}
+    lab.set_config({"Network": "10.5.0.0/16", **one_subnet, "Backend": backend})
+    a.start()
+    lab.wait_until_ready([a])
+    lab.eventually(lambda: cloud.routes() == {"10.5.7.0/24": cloud.interfaces["h1"]}, within=HEALED)
+    assert a.process
+    a.process.send_signal(signal.SIGSTOP)
+    a.store.release(a.subnet)
+    b.start()
+    lab.wait_until_ready([b])
+    lab.eventually(lambda: cloud.routes() == {"10.5.7.0/24": cloud.interfaces["h2"]}, within=HEALED)
+    cloud.forget_requests()
+    a.process.send_signal(signal.SIGCONT)
+    lab.eventually(lambda: not a.running, within=HEALED)  # as Go: another host holds its subnet
+    a.start()
+    lab.eventually(lambda: "subnet" in (a.status().waiting_for or ""), within=HEALED)
+    assert cloud.routes() == {"10.5.7.0/24": cloud.interfaces["h2"]}
+    assert cloud.writes() == []
 
 
 def test_credentials_reach_no_log_whatever_it_is_told_to_say(lab: Lab) -> None:
