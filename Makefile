@@ -16,9 +16,9 @@ TEST_ARGS ?=
 
 # command:package, for what the lab and the tests call
 COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables \
-	systemd-analyze:systemd debootstrap:debootstrap
+	systemd-analyze:systemd debootstrap:debootstrap wireguard-go:wireguard-go
 # and what the virtual machine of tests/vm takes besides
-VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux ethtool:ethtool
+VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux wg:wireguard-tools ethtool:ethtool
 # and what the CNI plugin is built with, and tested: what it calls
 CNI_COMMANDS := gcc:gcc /usr/bin/python3-config:python3-dev /usr/lib/cni/bridge:containernetworking-plugins
 CNI_PYTHON ?= /usr/bin/python3
@@ -28,6 +28,8 @@ PROJECTS := pyproject.toml $(PLUGINS:%=%/pyproject.toml)
 TREES := flannel_core $(wildcard $(PLUGINS:%=%/flannel_*))
 PACKAGES := $(notdir $(TREES))
 PINS := requirements/pins.txt
+# Of `make dist`. Kubernetes and the clouds bring their SDKs with them, and have other ways to be installed.
+EXTRAS ?= alloc,extension,host-gw,ipip,udp,vxlan,wireguard,etcd,sqlite
 MANIFEST := deploy/kubernetes/kube-flannel.yml
 
 # uv must not fetch an interpreter: the machine's own is the one that is tested.
@@ -111,8 +113,9 @@ fuzz: install ## a million random packets, and as many datagrams, through the fo
 bench: install ## start time, memory and programming time, beside Go flannel's
 	$(BIN)/python benchmarks/converge.py
 
-dist: $(STAMP) ## a wheel of every distribution, in dist/
+dist: $(STAMP) ## in dist/: a wheel of every distribution, and flanneld in one file (EXTRAS=vxlan,etcd: what is in it)
 	$(BIN)/uv build --quiet --wheel --all-packages --out-dir dist
+	PYTHON=$(BIN)/python deploy/single-file dist dist/flanneld $(EXTRAS)
 
 manifest: $(STAMP) ## deploy/kubernetes/kube-flannel.yml, from the chart
 	cat deploy/kubernetes/namespace.yaml > $(MANIFEST)

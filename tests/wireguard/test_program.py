@@ -1,4 +1,4 @@
-"""Real hosts whose WireGuard is a program, wireguard-go: this folder's tests run where the kernel has none."""
+"""Real hosts whose WireGuard is a program, wireguard-go: this machine's kernel has none."""
 
 from __future__ import annotations
 
