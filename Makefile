@@ -15,10 +15,10 @@ LAB_ARGS ?=
 TEST_ARGS ?=
 
 # command:package, for what the lab and the tests call
-COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables \
-	systemd-analyze:systemd debootstrap:debootstrap wireguard-go:wireguard-go
-# and what the virtual machine of tests/vm takes besides
-VM_COMMANDS := qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux wg:wireguard-tools ethtool:ethtool
+COMMANDS := ip:iproute2 bridge:iproute2 ping:iputils-ping sysctl:procps iptables:iptables nft:nftables
+# and what the tests call besides, and the virtual machine of tests/vm
+TEST_COMMANDS := systemd-analyze:systemd debootstrap:debootstrap wireguard-go:wireguard-go wg:wireguard-tools \
+	ethtool:ethtool qemu-system-x86_64:qemu-system-x86 busybox:busybox-static modprobe:kmod setpriv:util-linux
 # and what the CNI plugin is built with, and tested: what it calls
 CNI_COMMANDS := gcc:gcc /usr/bin/python3-config:python3-dev /usr/lib/cni/bridge:containernetworking-plugins
 CNI_PYTHON ?= /usr/bin/python3
@@ -46,7 +46,7 @@ help: ## list the targets
 install: commands $(STAMP) compile ## install everything into .venv, pinned and byte-compiled
 
 commands: WANTED = $(COMMANDS)
-machine: WANTED = $(VM_COMMANDS)
+machine: WANTED = $(TEST_COMMANDS)
 machine: install
 compiler: WANTED = $(CNI_COMMANDS)
 commands machine compiler:
