@@ -219,13 +219,14 @@ def _url(path: str) -> str:
 
 
 def _details(error: Any) -> tuple[int, str, str]:
-    """HTTP status, Google's reason and message."""
+    """HTTP status, Google's reason ("" where it is not Google who answers) and message."""
     try:
         told = json.loads(error.content)["error"]
         reasons = [item.get("reason", "") for item in (*told.get("errors", ()), *told.get("details", ()))]
         return int(error.status_code), next(filter(None, reasons), ""), printable(told.get("message", ""), 300)
     except (ValueError, KeyError, TypeError, AttributeError):
-        return int(error.status_code), "", printable(error.content or b"", 100)
+        said = printable(error.content or b"", 100)
+        return int(error.status_code), "", f"what answers is not the compute API ({said}); see Backend.Endpoint"
 
 
 def _explained(method: str, status: int, reason: str, message: str) -> str:
@@ -237,7 +238,7 @@ def _explained(method: str, status: int, reason: str, message: str) -> str:
             return f'{what}; raise the quota "Routes" of the network\'s project, or remove routes that nobody needs'
         case "rateLimitExceeded" | "userRateLimitExceeded" | "RATE_LIMIT_EXCEEDED":
             return f"{what}; it is tried again"
-        case _ if status == 403:
+        case _ if status == 403 and reason:
             return f"{what}; {GRANT}"
         case _ if status == 401:
             return f"{what}; the credentials are not accepted: compare this host's clock with the time"

@@ -144,4 +144,22 @@ def api_server(api: Api, host: str, port: int) -> ThreadingHTTPServer:
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
         daemon_threads = True
 
-    return Server((host, port), Handler)
+        def __init__(self) -> None:
+            super().__init__((host, port), Handler)
+            self._connections: set[Any] = set()
+
+        def process_request(self, request: Any, client_address: Any) -> None:
+            self._connections.add(request)
+            super().process_request(request, client_address)
+
+        def shutdown_request(self, request: Any) -> None:
+            self._connections.discard(request)
+            super().shutdown_request(request)
+
+        def server_close(self) -> None:
+            """No connection outlives it."""
+            super().server_close()
+            for connection in list(self._connections):
+                self.shutdown_request(connection)
+
+    return Server()

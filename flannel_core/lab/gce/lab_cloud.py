@@ -99,9 +99,9 @@ class GceLabCloud(LabCloud):
         return [each for each in asked[self._forgotten :] if each.user in names]
 
     def faults(self) -> list[str]:
-        """What of all requests and answers, ever, was not as the discovery document has it."""
+        """What of all requests and answers since ``forget_requests`` was not as the discovery document has it."""
         asked = msgspec.convert(self.process.call("log"), list[Asked])
-        return [f"{each.method}: {fault}" for each in asked for fault in each.faults]
+        return [f"{each.method}: {fault}" for each in asked[self._forgotten :] for fault in each.faults]
 
     def writes(self, machines: Iterable[str] = ()) -> list[str]:
         """The methods among the requests that change something."""
