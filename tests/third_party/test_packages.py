@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,7 @@ from typing import Any
 import pytest
 
 from flannel_core import __version__
+from flannel_core.lab import Lab
 
 ROOT = Path(__file__).parents[2]
 UV = Path(sys.executable).with_name("uv")
@@ -135,3 +138,53 @@ def test_pods_ping_each_other_through_a_strangers_plugin(
     there, _ = with_strangers
     lab = there("flannelctl", "lab", "--hosts", "2", "--backend", backend, "--store", store, "--json").stdout
     assert json.loads(lab)["answered"] == 2
+
+
+@pytest.fixture(scope="session")
+def single_file(tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Path:
+    """flanneld as ``make dist`` makes it, in a folder where nothing else is."""
+    file = tmp_path_factory.mktemp("single") / "flanneld"
+    run("env", f"PYTHON={sys.executable}", ROOT / "deploy/single-file", wheels, file, "vxlan,sqlite")
+    return file
+
+
+@pytest.fixture
+def bare(single_file: Path) -> dict[str, str]:
+    """An environment that knows nothing of ours. The file unpacks itself below HOME."""
+    return {"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(single_file.parent)}
+
+
+def test_one_file_is_the_agent_and_with_a_variable_the_operators_command(
+    single_file: Path, bare: dict[str, str]
+) -> None:
+    def said(*words: str, **variables: str) -> Done:
+        return subprocess.run([single_file, *words], env=bare | variables, cwd="/", capture_output=True, text=True)
+
+    assert __version__ in said("--version").stderr
+    assert "--subnet-file" in said("--help").stdout
+    plugins = said("plugins", "--json", PEX_MODULE="flannel_core.flannelctl.main:main")
+    assert {plugin["name"]: plugin["error"] for plugin in json.loads(plugins.stdout)} == {"vxlan": None, "sqlite": None}
+
+
+def test_one_file_holds_what_compiled_modules_every_python_needs(single_file: Path) -> None:
+    with zipfile.ZipFile(single_file) as archive:
+        compiled = [name for name in archive.namelist() if "/_core.cpython-" in f"/{name}" and "msgspec" in name]
+    assert sorted(re.findall(r"cpython-(\d+)", " ".join(compiled))) == ["311", "312", "313", "314"]
+
+
+def test_an_agent_of_one_file_is_in_the_fabric(single_file: Path, bare: dict[str, str]) -> None:
+    with Lab() as lab:
+        alone, other = lab.hosts(2, backend="vxlan", store="sqlite", started=False)
+        alone.runs(single_file)
+        alone.environment = {**alone.environment, **bare, "FLANNELD_STORE": "sqlite"}
+        for host in (alone, other):
+            host.start()
+        lab.wait_until_ready()
+        lab.eventually(lambda: alone.pings(other) and other.pings(alone))
+
+
+def test_extras_that_are_no_plugin_are_an_error(wheels: Path, tmp_path: Path) -> None:
+    said = run(
+        "env", f"PYTHON={sys.executable}", ROOT / "deploy/single-file", wheels, tmp_path / "f", "vxlan,etc", code=2
+    )
+    assert "EXTRAS=vxlan,etc" in said.stderr
