@@ -21,15 +21,17 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         ["sh", "deploy/image/root", ".", str(root)], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
+    subprocess.run(["mount", "-t", "proc", "proc", str(root / "proc")], check=True)
     yield root
-    subprocess.run(["rm", "-rf", str(root)], check=True)
+    subprocess.run(["umount", str(root / "proc")], check=True)
+    subprocess.run(["rm", "-rf", "--one-file-system", str(root)], check=True)
 
 
 def in_there(image: Path, *command: str, input: str = "") -> str:
     chroot = ["chroot", str(image), "env", "-i", f"PATH={PATH}", "CNI_COMMAND=VERSION"]
     done = subprocess.run([*chroot, *command], capture_output=True, text=True, input=input, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return done.stdout + done.stderr
 
 
 def test_the_agent_starts_with_the_chosen_plugins_and_no_others(image: Path) -> None:
