@@ -35,7 +35,7 @@ def in_there(image: Path, *command: str, input: str = "") -> str:
 
 
 def test_the_agent_starts_with_the_chosen_plugins_and_no_others(image: Path) -> None:
-    assert "flanneld" in in_there(image, "/opt/bin/flanneld", "--version")
+    assert "flannel-core" in in_there(image, "/opt/bin/flanneld", "--version")
     plugins = json.loads(in_there(image, "flannelctl", "plugins", "--json"))
     assert {plugin["name"] for plugin in plugins} == set(EXTRAS.split(","))
     assert [plugin["error"] for plugin in plugins if plugin["error"]] == []
