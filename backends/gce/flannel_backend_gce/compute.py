@@ -24,8 +24,8 @@ from .options import GceOptions
 T = TypeVar("T")
 
 READ_SECONDS = 10.0
-RETRIES = 4
-"""Of the SDK: throttling, 5xx and lost connections are tried again with backoff and jitter."""
+RETRIES = 3
+"""Of the SDK: throttling, 5xx and lost connections are tried again with backoff and jitter, for 14 s at most."""
 OPERATION_SECONDS = 100.0
 """How long an operation is waited for, as Go flannel."""
 POLL_SECONDS = 1.0
