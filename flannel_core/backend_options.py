@@ -35,7 +35,7 @@ def decode_options(config: NetworkConfig, backend_class: type[Backend[Any, Any]]
     for field in msgspec.structs.fields(backend_class.Options):
         key = f"Backend.{field.encode_name}"
         value = given.get(field.encode_name.casefold())
-        cure = f"write {_wanted(field.type)}{'' if field.required else ', or leave it out'}"
+        cure = f"write {wanted(field.type)}{'' if field.required else ', or leave it out'}"
         if value is None:
             if field.required:
                 errors.append(ConfigError(source, key, "", f"{prefix}it has no default", cure))
@@ -98,14 +98,14 @@ _WORDS = {
 }
 
 
-def _wanted(kind: Any) -> str:
+def wanted(kind: Any) -> str:
     """What a value of this type looks like in JSON, for a person: ``an integer from 1 to 16777215``."""
     if get_origin(kind) is Annotated:
-        return _wanted(get_args(kind)[0]) + _bounds(
+        return wanted(get_args(kind)[0]) + _bounds(
             next((m for m in get_args(kind) if isinstance(m, msgspec.Meta)), None)
         )
     if choices := _choices(kind):
-        return " or ".join(_wanted(choice) for choice in choices if choice is not type(None))
+        return " or ".join(wanted(choice) for choice in choices if choice is not type(None))
     if get_origin(kind) is Literal:
         return " or ".join(shown("", choice) for choice in get_args(kind))
     if isinstance(kind, type) and issubclass(kind, Enum):
@@ -113,7 +113,7 @@ def _wanted(kind: Any) -> str:
     if isinstance(kind, type) and issubclass(kind, msgspec.Struct):
         return "an object with " + ", ".join(kind.__struct_encode_fields__)
     if get_origin(kind) in (list, tuple, set, frozenset):
-        return f"a list, each item {_wanted(get_args(kind)[0])}"
+        return f"a list, each item {wanted(get_args(kind)[0])}"
     return _WORDS.get(get_origin(kind) or kind, "a value that fits")
 
 

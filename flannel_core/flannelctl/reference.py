@@ -1,4 +1,5 @@
-"""docs/reference/flanneld.md, flannelctl.md and metrics.md, rendered from the code that they describe.
+"""docs/reference/flanneld.md, flannelctl.md, metrics.md and of net-conf.md the keys of Backend, rendered from the code
+that they describe.
 
 ``python -m flannel_core.flannelctl.reference DIRECTORY`` writes them; a test says when that is due.
 """
@@ -9,14 +10,17 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
+import msgspec
 from cyclopts import App
 
+from ..backend import Backend
+from ..backend_options import wanted
 from ..command_line import Option, options_of
 from ..flanneld_options import QUESTIONS, FlanneldOptions, store_options_of
 from ..metrics import METRICS, process_metrics
-from ..plugins import load_store, names
+from ..plugins import load_backend, load_store, names
 from ..store import SubnetStore
 from .main import app
 
@@ -55,6 +59,9 @@ of Prometheus. Each scrape reads the agent as it is then; counters begin with ze
 status` tells the same with names and reasons, `flannelctl events` each repair.
 
 """
+
+_KEYS = "\n## Keys of Backend\n"
+_ERRORS = "\n## Errors\n"
 
 
 def flanneld_reference() -> str:
@@ -128,12 +135,35 @@ def metrics_reference() -> str:
     return f"{_METRICS}| metric | type | label | meaning |\n|---|---|---|---|\n{table}".replace("|  |", "| |")
 
 
+def backend_section(name: str, backend_class: type[Backend[Any, Any]]) -> str:
+    """What net-conf.md says of the keys that one backend has."""
+    fields = msgspec.structs.fields(backend_class.Options)
+    table = "| key | value | default | meaning |\n|---|---|---|---|\n" + "".join(map(_key_row, fields))
+    return f"\n### {name}\n" + (table if fields else "No keys of its own.\n")
+
+
+def _key_row(field: msgspec.structs.FieldInfo) -> str:
+    meta = next(part for part in get_args(field.type) if isinstance(part, msgspec.Meta))
+    default = "required" if field.required else f"`{msgspec.json.encode(field.default).decode()}`"
+    return f"| `{field.encode_name}` | {wanted(field.type)} | {default} | {meta.description} |\n"
+
+
+def with_backend_sections(page: str, sections: str) -> str:
+    """net-conf.md with ``sections`` in place of those between its headings ``Keys of Backend`` and ``Errors``."""
+    head, keys, rest = page.partition(_KEYS)
+    introduction = rest.partition("\n### ")[0]
+    return head + keys + introduction + sections + _ERRORS + rest.partition(_ERRORS)[2]
+
+
 def main(directory: Path) -> None:
-    """Write the pages, flanneld's with a section for each installed store."""
+    """Write the pages, flanneld's with a section for each installed store, net-conf.md's keys of each backend."""
     sections = "".join(store_section(name, load_store(name)) for name in names("store"))
     (directory / "flanneld.md").write_text(flanneld_reference() + sections, encoding="utf-8")
     (directory / "flannelctl.md").write_text(flannelctl_reference(), encoding="utf-8")
     (directory / "metrics.md").write_text(metrics_reference(), encoding="utf-8")
+    net_conf = directory / "net-conf.md"
+    keys = "".join(backend_section(name, load_backend(name)) for name in names("backend"))
+    net_conf.write_text(with_backend_sections(net_conf.read_text(encoding="utf-8"), keys), encoding="utf-8")
 
 
 if __name__ == "__main__":

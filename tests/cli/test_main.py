@@ -14,12 +14,13 @@ from flannel_core.flannelctl import main as main_module
 from flannel_core.flannelctl import output
 from flannel_core.flannelctl.main import main
 from flannel_core.flannelctl.reference import (
+    backend_section,
     flannelctl_reference,
     flanneld_reference,
     metrics_reference,
     store_section,
 )
-from flannel_core.plugins import load_store, names
+from flannel_core.plugins import load_backend, load_store, names
 
 FLANNELCTL = [sys.executable, "-c", "import sys; from flannel_core.flannelctl.main import main; sys.exit(main())"]
 
@@ -106,6 +107,9 @@ def test_the_reference_pages_say_what_the_code_says() -> None:
     due = "run: python -m flannel_core.flannelctl.reference docs/reference"
     flanneld = (pages / "flanneld.md").read_text(encoding="utf-8")
     assert flanneld.startswith(flanneld_reference()), due
+    net_conf = (pages / "net-conf.md").read_text(encoding="utf-8")
+    for name in names("backend"):
+        assert backend_section(name, load_backend(name)) in net_conf, due
     for name in names("store"):
         assert store_section(name, load_store(name)) in flanneld, due
     assert (pages / "flannelctl.md").read_text(encoding="utf-8") == flannelctl_reference(), due

@@ -48,7 +48,8 @@ class WireguardOptions(msgspec.Struct, frozen=True):
         int, msgspec.Meta(ge=1, le=65535, description="UDP port; of IPv4 alone where Mode is separate")
     ] = msgspec.field(default=51820, name="ListenPort")
     listen_port_v6: Annotated[
-        int, msgspec.Meta(ge=1, le=65535, description="UDP port of IPv6 where Mode is separate")
+        int,
+        msgspec.Meta(ge=1, le=65535, description="UDP port of IPv6 where Mode is separate, and then not ListenPort"),
     ] = msgspec.field(default=51821, name="ListenPortV6")
     mtu: Annotated[int, msgspec.Meta(ge=0, le=65535, description="outer MTU in bytes; 0: the external interface's")] = (
         msgspec.field(default=0, name="MTU")
