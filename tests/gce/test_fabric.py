@@ -6,12 +6,14 @@ discovery document which google-api-python-client ships; each test ends by askin
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 
 import pytest
 
 from flannel_core.lab import Host, Lab
-from flannel_core.lab.gce.lab_cloud import GceLabCloud
+from flannel_core.lab.gce.lab_cloud import PORT, GceLabCloud
+from flannel_core.lab.network import execute
 from flannel_core.lab.programs import FLANNELCTL
 
 HEALED = 30.0
@@ -52,6 +54,17 @@ class Fabric:
 
         before = looks()
         self.lab.eventually(lambda: looks() > before + times, HEALED)
+
+    def has_unanswered(self, host: Host) -> bool:
+        """Whether a request of ``host`` lies at the API and is not read."""
+        sockets = execute(f"flannel-{self.lab.id}-net", f"ss -Htn state established sport = :{PORT}", os.environ)
+        rows = [line.split() for line in sockets.splitlines()]  # Recv-Q Send-Q local peer
+        return any(int(row[0]) > 0 and f"{host.machine.ipv4}".partition("/")[0] in row[3] for row in rows)
+
+    def repairs_its_kernel(self, host: Host) -> None:
+        """Change what the agent keeps in order, and wait until it is."""
+        host.run("sysctl --quiet net.ipv4.ip_forward=0")
+        self.lab.eventually(lambda: host.run("sysctl --values net.ipv4.ip_forward").strip() == "1")
 
     def complains(self, host: Host, text: str) -> str:
         """Wait until ``host``'s status says ``text``; returns the problem."""
@@ -213,13 +226,28 @@ def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric
     assert pinging.lost == 0
 
 
-def test_an_operation_that_never_ends_holds_up_neither_kernel_nor_end(fabric: Fabric) -> None:
+def test_an_api_that_never_answers_holds_up_neither_a_repair_nor_the_end(fabric: Fabric) -> None:
+    a, b, _ = fabric.hosts
+    fabric.cloud.process.freeze()
+    try:
+        fabric.lab.eventually(lambda: fabric.has_unanswered(a))
+        fabric.repairs_its_kernel(a)
+        assert a.pings(b)
+        assert a.stop() == 0
+    finally:
+        fabric.cloud.process.thaw()
+    a.start()
+    fabric.lab.wait_until_ready([a])
+    assert fabric.cloud.writes() == []
+
+
+def test_an_operation_that_never_ends_holds_up_neither_a_repair_nor_the_end(fabric: Fabric) -> None:
     a, b, c = fabric.hosts
     fabric.cloud.operations(None, times=1)
     fabric.cloud.delete_route(a.subnet)
     fabric.lab.eventually(lambda: "globalOperations.get" in [each.method for each in fabric.cloud.requests()], HEALED)
+    fabric.repairs_its_kernel(a)
     assert b.pings(c)
-    assert a.status().ready
     assert a.stop() == 0
     fabric.cloud.heal()
     a.start()
