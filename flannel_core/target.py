@@ -6,6 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from ipaddress import ip_network
 from typing import Any, ClassVar
 
 import msgspec
@@ -52,6 +53,18 @@ class Scope(msgspec.Struct, frozen=True):
     records: Mapping[str, frozenset[str]] = {}
     wanted: AbstractSet[Identity] = frozenset()
     only: frozenset[str] | None = None
+
+    def covers(self, prefix: str) -> bool:
+        """True if ``prefix`` is a part of one of ``networks``. All of one is no part of it, and text that is no prefix
+        (a cloud's prefix list) lies nowhere."""
+        try:
+            inner = ip_network(prefix)
+        except ValueError:
+            return False
+        return any(
+            inner.version == outer.version and inner.prefixlen > outer.prefixlen and inner.network_address in outer
+            for outer in map(ip_network, self.networks)
+        )
 
 
 class Changed(msgspec.Struct, frozen=True, gc=False):

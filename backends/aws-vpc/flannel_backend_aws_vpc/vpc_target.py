@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from flannel_core import threads
 from flannel_core.errors import FlannelError
-from flannel_core.lease import IPNetwork
 from flannel_core.objects import Identity, Object
 from flannel_core.target import Actual, Failure, Put, Scope, Target, TargetUnavailable
 
@@ -76,10 +74,9 @@ class VpcTarget(Target):
         self, region: str, table: Mapping[str, Any], ours: set[str], blackholes: set[Identity]
     ) -> Iterator[VpcRoute]:
         """What of a table is ours, or a blackhole to be removed; ``blackholes`` gets all that are inside a Network."""
-        networks = [ip_network(network) for network in self.scope.networks]
         for route in table.get("Routes", ()):
             item = VpcRoute(region, table["RouteTableId"], destination(route), next_hop(route))
-            if not _lies_inside(item.destination, networks):
+            if not self.scope.covers(item.destination):
                 continue
             if route.get("State") == BLACKHOLE:
                 blackholes.add(item.identity)
@@ -156,16 +153,4 @@ def _in_the_way(item: VpcRoute, there: Mapping[str, Any]) -> str:
         f"a route that is not this host's is in the way: {item.destination} via {next_hop(there)}; it is left, since "
         f"the store does not say at this moment that the lease of {item.destination} is ours. Where it is stale: "
         f"aws ec2 delete-route --route-table-id {item.table} {option} {item.destination}"
-    )
-
-
-def _lies_inside(text: str, networks: Iterable[IPNetwork]) -> bool:
-    """A prefix list, a default route and what contains a Network do not."""
-    try:
-        inner = ip_network(text)
-    except ValueError:
-        return False
-    return any(
-        inner.version == network.version and inner.network_address in network and inner.prefixlen > network.prefixlen
-        for network in networks
     )

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
-from ipaddress import ip_network
 from typing import Any, ClassVar
 
 from flannel_core import threads
 from flannel_core.errors import FlannelError
-from flannel_core.lease import IPNetwork
 from flannel_core.objects import Object
 from flannel_core.target import Actual, Failure, Put, Scope, Target, TargetUnavailable
 
@@ -38,7 +36,6 @@ class GceTarget(Target):
         places = {place for text in scope.records.get(self.name, ()) if (place := Place.parse(text))}
         if not places:
             return []
-        networks = [ip_network(network) for network in scope.networks]
         found = []
         try:
             here = await self._hops()
@@ -46,7 +43,7 @@ class GceTarget(Target):
                 hops = {place.hop for place in places if place.project == project} & here
                 for route in await self._compute.routes(project):
                     item = route_of(project, route)
-                    if item.hop in hops and route["name"] == item.name and _lies_inside(item.destination, networks):
+                    if item.hop in hops and route["name"] == item.name and self.scope.covers(item.destination):
                         found.append(Actual(item))
         except (ComputeError, FlannelError) as error:
             raise TargetUnavailable(str(error)) from error
@@ -126,15 +123,4 @@ def _of_another_network(item: GceRoute, there: GceRoute) -> str:
         f"{item.project} has a route {item.name} in another network, {there.network}, via {there.hop}, and no project "
         f"has two routes of one name; it is left. Choose a Network for each that does not overlap the other, or where "
         f"it is stale: gcloud compute routes delete {item.name} --project {item.project}"
-    )
-
-
-def _lies_inside(text: str, networks: Iterable[IPNetwork]) -> bool:
-    try:
-        inner = ip_network(text)
-    except ValueError:
-        return False
-    return any(
-        inner.version == network.version and inner.network_address in network and inner.prefixlen > network.prefixlen
-        for network in networks
     )
