@@ -36,12 +36,23 @@ What Go flannel reads otherwise than it was meant, without a word, ends with exi
 option, a value that does not fit, in a variable too, a word after a switch (`--ip-masq false`), a word that belongs to
 no option.
 
-| exit code | when |
-|---|---|
-| 0 | stopped by SIGINT or SIGTERM, `--version`, `--help`, the lease was taken by another host |
-| 1 | what no new network configuration can cure, a renewal margin out of range |
-| 2 | a command line or a variable that does not fit |
+Exit codes: [exit-codes.md](exit-codes.md).
 
+"""
+
+VARIABLES = """\
+
+## Other variables
+| variable | read by | meaning |
+|---|---|---|
+| `NOTIFY_SOCKET` | the agent | where systemd wants to hear READY=1 |
+| `NODE_NAME` | store `kubernetes` | the node that this host is |
+| `POD_NAME`, `POD_NAMESPACE` | store `kubernetes` | the pod that says which node it is, where NODE_NAME is not set |
+| `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT` | store `kubernetes` | the API server, as every pod is told it |
+| `WIREGUARD_KEY_FILE` | backend `wireguard` | the private key, in place of `wgkey` beside subnet.env |
+| `AWS_EC2_METADATA_SERVICE_ENDPOINT` | backend `aws-vpc` | as every AWS SDK reads it, beside the SDK's own variables |
+| `AWS_EC2_METADATA_SERVICE_ENDPOINT_MODE` | backend `aws-vpc` | the same |
+| `GCE_METADATA_HOST` | backend `gce` | another address of the metadata server |
 """
 
 _FLANNELCTL = """\
@@ -158,7 +169,7 @@ def with_backend_sections(page: str, sections: str) -> str:
 def main(directory: Path) -> None:
     """Write the pages, flanneld's with a section for each installed store, net-conf.md's keys of each backend."""
     sections = "".join(store_section(name, load_store(name)) for name in names("store"))
-    (directory / "flanneld.md").write_text(flanneld_reference() + sections, encoding="utf-8")
+    (directory / "flanneld.md").write_text(flanneld_reference() + sections + VARIABLES, encoding="utf-8")
     (directory / "flannelctl.md").write_text(flannelctl_reference(), encoding="utf-8")
     (directory / "metrics.md").write_text(metrics_reference(), encoding="utf-8")
     net_conf = directory / "net-conf.md"

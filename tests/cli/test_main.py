@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from flannel_core.flannelctl import main as main_module
 from flannel_core.flannelctl import output
 from flannel_core.flannelctl.main import main
 from flannel_core.flannelctl.reference import (
+    VARIABLES,
     backend_section,
     flannelctl_reference,
     flanneld_reference,
@@ -110,7 +112,17 @@ def test_the_reference_pages_say_what_the_code_says() -> None:
     net_conf = (pages / "net-conf.md").read_text(encoding="utf-8")
     for name in names("backend"):
         assert backend_section(name, load_backend(name)) in net_conf, due
+    assert flanneld.endswith(VARIABLES), due
     for name in names("store"):
         assert store_section(name, load_store(name)) in flanneld, due
     assert (pages / "flannelctl.md").read_text(encoding="utf-8") == flannelctl_reference(), due
     assert (pages / "metrics.md").read_text(encoding="utf-8") == metrics_reference(), due
+
+
+def test_the_reference_names_no_variable_that_no_code_reads() -> None:
+    root = Path(__file__).parents[2]
+    sources = [*root.glob("flannel_core/*.py"), *root.glob("backends/*/flannel_*/*.py"), *root.glob("stores/*/*/*.py")]
+    code = "\n".join(path.read_text(encoding="utf-8") for path in sources)
+    named = re.findall(r"`([A-Z_0-9]+)`", VARIABLES)
+    assert len(named) > 8
+    assert [name for name in named if f'"{name}"' not in code] == []
