@@ -69,3 +69,13 @@ def test_every_module_of_the_core_has_its_line_in_the_architecture() -> None:
     core = ROOT / "flannel_core"
     modules = {path.stem for path in core.glob("[!_]*.py")} | {path.parent.name for path in core.glob("*/__init__.py")}
     assert modules - {name for name in modules if f"`{name}`" in text} == set()
+
+
+def test_what_troubleshooting_has_the_status_say_is_what_the_code_says() -> None:
+    patterns = ("flannel_core/**/*.py", "backends/*/flannel_*/*.py", "stores/*/flannel_*/*.py")
+    texts = (path.read_text() for pattern in patterns for path in ROOT.glob(pattern))
+    code = "\n".join(re.sub(r'"\s*\n\s*[fr]?"', "", text) for text in texts)  # one string over several lines is one
+    rows = [line.split(" | ") for line in (ROOT / "docs/how-to/troubleshooting.md").read_text().splitlines()]
+    spans = [span for row in rows if len(row) == 3 for span in re.findall(r"`([^`]+)`", row[1])]
+    assert len(spans) > 15
+    assert [part for span in spans for part in span.split("...") if part.strip() not in code] == []
