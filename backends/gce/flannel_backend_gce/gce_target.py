@@ -39,11 +39,12 @@ class GceTarget(Target):
         found = []
         try:
             here = await self._hops()
-            for project in sorted({place.project for place in places if place.hop in here}):
-                hops = {place.hop for place in places if place.project == project} & here
+            ours = {place for place in places if place.hop in here}
+            for project in sorted({place.project for place in ours}):
                 for route in await self._compute.routes(project):
                     item = route_of(project, route)
-                    if item.hop in hops and route["name"] == item.name and self.scope.covers(item.destination):
+                    leads_here = Place(project, item.hop) in ours
+                    if leads_here and route["name"] == item.name and scope.covers(item.destination):
                         found.append(Actual(item))
         except (ComputeError, FlannelError) as error:
             raise TargetUnavailable(str(error)) from error

@@ -125,7 +125,8 @@ def test_ours_is_what_leads_to_us_inside_a_network_by_its_name(network: Network)
 
 def test_on_a_clone_what_its_original_has_on_record_is_not_ours(network: Network) -> None:
     network.cloud.put_route(SUBNET, network.instance(network.a))
-    assert network.read(network.new_target(), network.route(of=network.a), on=network.b) == []
+    theirs, ours = (network.route(of=machine) for machine in (network.a, network.b))
+    assert network.read(network.new_target(), theirs, ours, on=network.b) == []
 
 
 def test_with_nothing_on_record_nobody_is_asked(network: Network) -> None:
