@@ -114,6 +114,7 @@ bench: install ## start time, memory and programming time, beside Go flannel's
 	$(BIN)/python benchmarks/converge.py
 
 dist: $(STAMP) ## in dist/: a wheel of every distribution, and flanneld in one file (EXTRAS=vxlan,etcd: what is in it)
+	rm -f dist/*.whl
 	$(BIN)/uv build --quiet --wheel --all-packages --out-dir dist
 	PYTHON=$(BIN)/python deploy/single-file dist dist/flanneld $(EXTRAS)
 
