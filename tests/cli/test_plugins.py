@@ -74,14 +74,14 @@ def test_a_backend_and_a_store_may_have_one_name(distribution: Any, filestore: N
 def test_an_absent_plugin_names_its_extra_and_what_is_installed(distribution: Any) -> None:
     info = distribution("flannel-core", "", version="9.9")
     with (info / "METADATA").open("a") as metadata:
-        metadata.write("Requires-Dist: flannel-backend-aws-vpc>=0.1; extra == 'aws-vpc'\n")
+        metadata.write("Requires-Dist: flannel-backend-wormhole>=0.1; extra == 'wormhole'\n")
         metadata.write("Requires-Dist: pyroute2>=0.9; extra == 'lab'\n")
     distribution("flannel-backend-good", "[flannel.backends]\ngood = good_backend\n")
     with pytest.raises(PluginMissing) as raised:
-        load_backend("aws-vpc")
-    assert "pip install 'flannel-core[aws-vpc]'" in str(raised.value)
+        load_backend("wormhole")
+    assert "pip install 'flannel-core[wormhole]'" in str(raised.value)
     assert "good" in str(raised.value)
-    assert raised.value.extra == "aws-vpc"
+    assert raised.value.extra == "wormhole"
     with pytest.raises(PluginMissing) as raised:
         load_backend("lab")
     assert "pip install" not in str(raised.value)
