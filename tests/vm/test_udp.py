@@ -117,6 +117,7 @@ def test_who_holds_the_port_is_looked_for_and_named(lab):
     lab.eventually(lambda: not host.status().failures, within=10)
 
 
+@pytest.mark.whole
 def test_a_host_changes_to_userspace_and_both_modes_understand_each_other(lab):
     a, b = lab.hosts(2, backend="udp", options={"Mode": "kernel"})
     lab.eventually(lambda: a.pings(b))
@@ -129,6 +130,7 @@ def test_a_host_changes_to_userspace_and_both_modes_understand_each_other(lab):
     assert tried(b, a, 1472, "-M", "do").returncode == 0
 
 
+@pytest.mark.whole
 @pytest.mark.parametrize(("first", "second"), [("ipip", "udp"), ("udp", "ipip")])
 def test_the_one_tunnel_that_an_address_can_have_changes_hands(lab, first, second):
     a, b = lab.hosts(2, backend=first)
