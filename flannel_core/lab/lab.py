@@ -90,6 +90,7 @@ class Lab:
         self.leftovers = record.remove(self._record)
         for host in self.all_hosts:
             if host.process is not None:
+                host.process.kill()  # one whose environment a test has taken away bears no mark of the lab
                 host.process.wait()
 
     def hosts(
