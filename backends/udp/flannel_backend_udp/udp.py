@@ -93,7 +93,7 @@ class UdpBackend(Backend[UdpOptions, None]):
             return "kernel", "udp by the kernel (FOU)"
         if self.options.mode == "kernel":
             raise FlannelError(f"Mode is kernel, and {reason}; with auto or userspace a process forwards the packets")
-        return "userspace", f"udp in userspace (the forwarder), several times slower than FOU: {reason}"
+        return "userspace", f"udp in userspace (the forwarder), for want of FOU: {reason}"
 
     def local(self, node: Node) -> Iterable[Object]:
         mtu, address, port = node.announcement.mtu, str(node.host.ipv4), self.options.port

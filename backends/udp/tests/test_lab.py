@@ -117,11 +117,12 @@ def test_a_path_with_a_smaller_mtu_costs_fragments_and_not_packets(network: tupl
 
 def test_tcp_arrives_whole_both_ways(network: tuple[Lab, Host, Host]) -> None:
     _, a, b = network
+    before = asked(b)["counters"]
     assert streamed(a, b)
     assert streamed(b, a)
-    merged = asked(b)["counters"]
-    assert merged["lost"] == 0
-    assert merged["refused"] == 0
+    after = asked(b)["counters"]
+    assert after["sent"] > before["sent"] + 100
+    assert (after["lost"], after["refused"]) == (before["lost"], before["refused"])
 
 
 def test_the_status_says_who_forwards_and_why(network: tuple[Lab, Host, Host]) -> None:

@@ -133,7 +133,7 @@ class TestWithoutFou:
         announcement = prepared()
         assert announcement.private == "userspace"
         (note,) = announcement.notes
-        assert note.startswith("udp in userspace (the forwarder), several times slower than FOU")
+        assert note.startswith("udp in userspace (the forwarder), for want of FOU")
         assert "`modprobe --all fou ipip` says: Module fou not found" in note
 
     def test_nothing_is_loaded_for_who_asked_for_userspace(self, modprobe: Path) -> None:
