@@ -123,7 +123,9 @@ def test_no_more_is_asked_of_a_node_than_the_agent_needs(case: tuple[str, dict[s
         context = container["securityContext"]
         assert context["readOnlyRootFilesystem"]
         assert not context["privileged"]
-        assert set(context["capabilities"].get("add", ())) <= {"NET_ADMIN", "NET_RAW"}
+        needed = {"SETUID", "SETGID"} if container["name"] == "udp-forwarder" else {"NET_ADMIN", "NET_RAW"}
+        assert set(context["capabilities"]["add"]) == needed
+        assert context["capabilities"]["drop"] == ["ALL"]
 
 
 def test_the_manifest_is_what_the_chart_gives() -> None:
