@@ -90,11 +90,11 @@ def test_an_unknown_key_of_the_backend_is_a_warning(written: Any, capsys: Any) -
 def test_an_uninstalled_backend_is_named_with_its_extra(written: Any, distribution: Any, capsys: Any) -> None:
     info = distribution("flannel-core", "", version="9.9")
     with (info / "METADATA").open("a") as metadata:
-        metadata.write("Requires-Dist: flannel-backend-gce; extra == 'gce'\n")
-    assert main(["config", "check", written(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "GCE"}}')]) == 1
+        metadata.write("Requires-Dist: flannel-backend-pigeon; extra == 'pigeon'\n")
+    assert main(["config", "check", written(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "Pigeon"}}')]) == 1
     out = capsys.readouterr().out
-    assert "Backend.Type is \"gce\": the backend 'gce' is not installed" in out
-    assert "pip install 'flannel-core[gce]'" in out
+    assert "Backend.Type is \"pigeon\": the backend 'pigeon' is not installed" in out
+    assert "pip install 'flannel-core[pigeon]'" in out
 
 
 @pytest.mark.parametrize(

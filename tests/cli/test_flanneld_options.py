@@ -44,6 +44,8 @@ OURS: dict[str, object] = {
     "metrics": False,
     "dry_run": False,
     "release_lease_on_exit": False,
+    "store_silence": 300,
+    "removal_hold_off": 60,
     "set_sysctls": False,
     "log_format": "text",
     "ip_masq_exclude": (),
@@ -154,8 +156,11 @@ def test_the_store_is_etcd_unless_another_is_named(filestore: None) -> None:
     found = parse([], {})
     assert isinstance(found, Parsed)
     assert found.store_name == "etcd"
-    with pytest.raises(PluginMissing, match="the store 'kubernetes'"):
-        parse(["--kube-subnet-mgr"], {})
+    with_nodes = parse(["--kube-subnet-mgr"], {})
+    assert isinstance(with_nodes, Parsed)
+    assert with_nodes.store_name == "kubernetes"
+    with pytest.raises(PluginMissing, match="the store 'tablets'"):
+        parse(["--store=tablets"], {})
     assert parsed("--store=filed").store_name == "filed"
     assert "exclude each other" in refused("--kube-subnet-mgr")
 
