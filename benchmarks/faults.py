@@ -52,10 +52,10 @@ def results(cases: Sequence[Case], outage: float, go: Path | None, repeat: int) 
 def told(result: Result) -> str:
     case, combination, outcome = result
     if isinstance(outcome, LabError):
-        return f"{case!s:48}{combination!s:24}FAILED: {outcome}"
+        return f"{case!s:64}{combination!s:28}FAILED: {outcome}"
     milliseconds = outcome.seconds * 1000
     return (
-        f"{case!s:48}{combination!s:24}{milliseconds:6.0f} ms {outcome.lost:5} of {outcome.sent:6} lost  {outcome.said}"
+        f"{case!s:64}{combination!s:28}{milliseconds:6.0f} ms {outcome.lost:5} of {outcome.sent:6} lost  {outcome.said}"
     )
 
 
