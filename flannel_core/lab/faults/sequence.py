@@ -6,6 +6,7 @@ import random
 import time
 from collections.abc import Callable
 
+from flannel_core.errors import FlannelError
 from flannel_core.lease import FAMILIES
 from flannel_core.store import StoreUnavailable
 
@@ -61,7 +62,7 @@ def play(scene: Scene, seed: int) -> list[str]:
             name = choice.choice(sorted(steps(scene)))
             try:
                 steps(scene)[name](scene, host, choice)
-            except (LabError, StoreUnavailable):
+            except (FlannelError, StoreUnavailable):
                 name += ": in vain"
             pause = choice.choice((0.0, choice.uniform(0, 0.1), choice.uniform(0, LONGEST_PAUSE)))
             done.append(f"{host.name}: {name}; {pause:.3f} s")
