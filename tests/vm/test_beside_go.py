@@ -21,6 +21,9 @@ pytestmark = [pytest.mark.whole, pytest.mark.skipif(not GO_FLANNELD, reason=LACK
 BACKENDS = {
     "ipip": {"backend": "ipip"},
     "ipip DirectRouting": {"backend": "ipip", "options": {"DirectRouting": True}},
+    "wireguard": {"backend": "wireguard"},
+    "wireguard, both families": {"backend": "wireguard", "ipv6": True},
+    "wireguard, one device": {"backend": "wireguard", "ipv6": True, "options": {"Mode": "auto"}},
 }
 PAYLOAD = os.urandom(1 << 20)
 PORT = 5001
@@ -63,6 +66,7 @@ def tcp_carries(source, target):
 def test_pings_and_tcp_go_both_ways(lab, go_flanneld, backend, first):
     go, ours = hosts = lab.hosts(2, **BACKENDS[backend], store="etcd", started=False)
     go.runs(go_flanneld)
+    go.environment = {**go.environment, "WIREGUARD_KEY_FILE": str(go.directory / "wgkey")}  # else one for all hosts
     for host in hosts if first == "Go first" else reversed(hosts):
         host.start()
         lab.wait_until_ready([host])

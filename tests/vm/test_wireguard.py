@@ -1,15 +1,24 @@
 """The backend wireguard on a kernel that has it."""
 
+import asyncio
 import base64
 import json
+import subprocess
 import time
-from ipaddress import ip_address, ip_network
 
 import pytest
 
+from flannel_backend_wireguard.keys import key_text, new_key
 from flannel_backend_wireguard.wireguard import WireguardBackend, WireguardData
+from flannel_backend_wireguard.wireguard_objects import WireguardDevice, WireguardPeer
+from flannel_backend_wireguard.wireguard_target import WireguardTarget
 from flannel_core.conformance.kernel import KernelBackendConformance
-from flannel_core.lease import Endpoint, Lease
+from flannel_core.journal import Journal
+from flannel_core.lab.network import in_a_throw_away_namespace
+from flannel_core.netlink.kernel import KernelTarget
+from flannel_core.objects import Link, Wireguard
+from flannel_core.ownership import OwnedFile
+from flannel_core.reconciler.lanes import Lanes
 
 KEEPALIVE = 1
 
@@ -94,20 +103,28 @@ def test_the_status_tells_of_handshakes_and_bytes(lab):
     assert a.status().peers[0].facts["handshake_age"] < 180
 
 
-def test_a_thousand_peers_are_written_in_one_pass_and_not_again(lab):
-    (a,) = lab.hosts(1, backend="wireguard", network="10.64.0.0/14", started=False)
-    for number in range(1000):
-        key = base64.b64encode((number + 1).to_bytes(32, "big")).decode()
-        subnet = ip_network(f"10.{64 + number // 250}.{number % 250 + 1}.0/24")
-        endpoint = Endpoint(
-            subnet,
-            ip_address(f"198.18.{number // 250}.{number % 250 + 1}"),
-            f'{{"PublicKey":"{key}","Port":51820}}'.encode(),
-        )
-        a.store.reserve(Lease(f"{subnet.network_address}-24", "wireguard", endpoint, None))
-    a.start()
-    lab.wait_until_ready([a])
-    assert len(a.run("wg show flannel-wg peers").split()) == 1000
-    writes = a.status().writes
-    time.sleep(10)  # some looks at the device
-    assert a.status().writes == writes
+def test_a_thousand_peers_are_written_in_one_pass_and_not_again(tmp_path):
+    async def script():
+        owned = OwnedFile(tmp_path / "owned.json")
+        owned.record(["flannel-wg"], ["10.64.0.0/14"])
+        lanes = Lanes([KernelTarget(), WireguardTarget(tmp_path)], owned, Journal())
+        device = WireguardDevice("flannel-wg", new_key(), 51820)
+        lanes.want("this host", [Link("flannel-wg", Wireguard(), 1420), device], "this host")
+        for number in range(1000):
+            key = key_text((number + 1).to_bytes(32, "big"))
+            subnet = f"10.{64 + number // 250}.{number % 250 + 1}.0/24"
+            endpoint = f"198.18.{number // 250}.{number % 250 + 1}:51820"
+            lanes.want(key, [WireguardPeer("flannel-wg", key, endpoint, (subnet,))], key)
+        await lanes.open()
+        await lanes.settle()
+        assert lanes.failures() == []
+        command = ["wg", "show", "flannel-wg", "peers"]
+        peers = subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: ASYNC221
+        assert len(peers.split()) == 1000
+        writes = lanes.writes
+        lanes.suspect()
+        await lanes.settle()
+        assert lanes.writes == writes == 1002
+        await lanes.close()
+
+    in_a_throw_away_namespace(lambda: asyncio.run(script()))
