@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 from typing import NamedTuple
 
 import msgspec
 
 from .chains import Line, is_empty
-from .rules import Rule, Table, Verdict
+from .rules import Table, Verdict, rule_found
 
 
 class OurChain(NamedTuple):
@@ -70,22 +69,11 @@ def parse_rule(text: str) -> Line:
     match = _RULE.fullmatch(text)
     if match is None:
         return text
-    verdict: Verdict = match["target"].lower()  # type: ignore[assignment]
+    target: Verdict = match["target"].lower()  # type: ignore[assignment]
     try:
-        source, destination = (
-            str(ip_network(match[side])) if match[side] else "" for side in ("source", "destination")
-        )
-    except ValueError:  # a mask that is no prefix
+        return rule_found("masquerade fully-random" if match["random"] else target, match)
+    except ValueError:
         return text
-    return Rule(
-        "masquerade fully-random" if match["random"] else verdict,
-        source,
-        destination,
-        not_source=bool(match["not_source"]),
-        not_destination=bool(match["not_destination"]),
-        marked=bool(match["marked"]),
-        excepts=match["excepts"] or "",
-    )
 
 
 def spell(line: Line, comment: str) -> str:

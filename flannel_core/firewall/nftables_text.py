@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from ipaddress import ip_network
 
 import msgspec
 
 from .chains import Line, is_empty
-from .rules import NftFamily, Rule, Verdict
+from .rules import NftFamily, Verdict, rule_found
 
 TABLES: Mapping[NftFamily, str] = {"ip": "flannel-ipv4", "ip6": "flannel-ipv6"}
 CHAINS: Mapping[str, tuple[str, str]] = {
@@ -103,20 +102,9 @@ def parse_rule(text: str) -> Line:
         return text
     verdict: Verdict = match["verdict"]  # type: ignore[assignment]
     try:
-        source, destination = (
-            str(ip_network(match[side])) if match[side] else "" for side in ("source", "destination")
-        )
+        return rule_found(verdict, match)
     except ValueError:
         return text
-    return Rule(
-        verdict,
-        source,
-        destination,
-        not_source=bool(match["not_source"]),
-        not_destination=bool(match["not_destination"]),
-        marked=bool(match["marked"]),
-        excepts=match["excepts"] or "",
-    )
 
 
 def spell(line: Line, family: NftFamily) -> str:

@@ -5,6 +5,7 @@ What both tools print for them is exactly what Go flannel leaves behind; only ``
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from ipaddress import ip_network
 from typing import ClassVar, Literal
@@ -37,6 +38,21 @@ class Rule(msgspec.Struct, frozen=True, gc=False):
     not_destination: bool = False
     marked: bool = False
     excepts: str = ""
+
+
+def rule_found(verdict: Verdict, match: re.Match[str]) -> Rule:
+    """The rule whose parts a tool's pattern has found under the names of Rule's fields. Raises ValueError for a prefix
+    that is none (``10.0.0.0/255.0.255.0``)."""
+    source, destination = (str(ip_network(match[side])) if match[side] else "" for side in ("source", "destination"))
+    return Rule(
+        verdict,
+        source,
+        destination,
+        not_source=bool(match["not_source"]),
+        not_destination=bool(match["not_destination"]),
+        marked=bool(match["marked"]),
+        excepts=match["excepts"] or "",
+    )
 
 
 MARKED = Rule("return", marked=True)
