@@ -18,7 +18,7 @@ from flannel_core.objects import Object
 from flannel_core.target import Target
 
 from . import metadata
-from .ec2 import Ec2, Ec2Error
+from .ec2 import Ec2
 from .options import AwsVpcOptions
 from .vpc_objects import SourceCheck, VpcRoute
 from .vpc_target import VpcTarget
@@ -50,10 +50,7 @@ class AwsVpcBackend(Backend[AwsVpcOptions, None]):
         """Raises FlannelError naming what of the metadata service, the API or the VPC is not as it should be."""
         addresses = (host.ipv4, host.ipv6)
         if self._found is None or self._found[0] != addresses:
-            try:
-                self._found = addresses, await self._find(host)
-            except Ec2Error as error:
-                raise FlannelError(str(error)) from error
+            self._found = addresses, await self._find(host)
         found = self._found[1]
         note = f"{found.instance} in {found.region}, {found.interface}, routes in {', '.join(found.tables)}"
         return Announcement(host.mtu, private=found, notes=(note,))

@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from flannel_core import threads
+from flannel_core.errors import FlannelError
 from flannel_core.printable import printable
 
 from .options import AwsVpcOptions
@@ -45,7 +46,7 @@ POLICY = json.dumps(
 """What the instance's role has to allow."""
 
 
-class Ec2Error(Exception):
+class Ec2Error(FlannelError):
     """A call that failed: ``code`` is EC2's, "" where the call never got there. ``str(error)`` says what to do."""
 
     def __init__(self, reason: str, code: str = "") -> None:

@@ -58,7 +58,7 @@ class VpcTarget(Target):
                 names = sorted({place.table for place in places if place.region == region})
                 for table in await self._ec2.route_tables(region, {"route-table-id": names}):
                     found += map(Actual, self._routes(region, table, ours, blackholes))
-        except (Ec2Error, FlannelError) as error:
+        except FlannelError as error:
             raise TargetUnavailable(str(error)) from error
         self._ours, self._blackholes = interfaces, blackholes
         return found

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any, TypeVar
 
 from flannel_core import threads
+from flannel_core.errors import FlannelError
 from flannel_core.printable import printable
 
 from .gce_objects import GceRoute
@@ -48,7 +49,7 @@ GRANT = (
 )
 
 
-class ComputeError(Exception):
+class ComputeError(FlannelError):
     """A call that failed: ``status`` is HTTP's, 0 where the call never got there. ``str(error)`` says what to do."""
 
     def __init__(self, reason: str, status: int = 0) -> None:

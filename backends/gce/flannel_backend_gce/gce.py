@@ -17,7 +17,7 @@ from flannel_core.objects import Object
 from flannel_core.target import Target
 
 from . import metadata
-from .compute import Compute, ComputeError, interface_addresses
+from .compute import Compute, interface_addresses
 from .gce_objects import GceRoute, short
 from .gce_target import GceTarget
 from .options import GceOptions
@@ -54,10 +54,7 @@ class GceBackend(Backend[GceOptions, None]):
         """Raises FlannelError naming what of the metadata server, the API or the instance is not as it should be."""
         addresses = (host.ipv4, host.ipv6)
         if self._found is None or self._found[0] != addresses:
-            try:
-                self._found = addresses, await self._find(host)
-            except ComputeError as error:
-                raise FlannelError(str(error)) from error
+            self._found = addresses, await self._find(host)
         found = self._found[1]
         notes = [f"{found.instance}, routes in {found.network}"]
         if found.is_shared:

@@ -46,7 +46,7 @@ class GceTarget(Target):
                     leads_here = Place(project, item.hop) in ours
                     if leads_here and route["name"] == item.name and scope.covers(item.destination):
                         found.append(Actual(item))
-        except (ComputeError, FlannelError) as error:
+        except FlannelError as error:
             raise TargetUnavailable(str(error)) from error
         return found
 
