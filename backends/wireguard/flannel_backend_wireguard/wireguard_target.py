@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import ClassVar
 
 import msgspec
 
+from flannel_core import threads
 from flannel_core.errors import FlannelError
 from flannel_core.objects import Object
 from flannel_core.state_file import write_atomically
@@ -94,11 +96,11 @@ class WireguardTarget(Target):
     async def write(self, puts: Sequence[Put], removes: Sequence[Object]) -> Sequence[Failure]:
         for item in removes:
             if isinstance(item, WireguardProcess):
-                self._programs.stop(item.device)
+                await threads.call(partial(self._programs.stop, item.device))
         devices = [put.object for put in puts if isinstance(put.object, WireguardProcess | WireguardDevice)]
-        failures = [Failure(item, reason) for item in devices if (reason := self._set(item))]
+        failures = [Failure(item, reason) for item in devices if (reason := await self._set(item))]
+        changes = [_change(put) for put in puts if isinstance(put.object, WireguardPeer)]
         for device in DEVICES:
-            changes = [_change(put) for put in puts if isinstance(put.object, WireguardPeer)]
             failures += self._set_peers(
                 device,
                 [change for change in changes if change.peer.device == device],
@@ -106,11 +108,11 @@ class WireguardTarget(Target):
             )
         return failures
 
-    def _set(self, item: WireguardProcess | WireguardDevice) -> str | None:
-        """Why it failed."""
+    async def _set(self, item: WireguardProcess | WireguardDevice) -> str | None:
+        """Why it failed. A program takes its time to start and to end, and nothing else waits for that."""
         try:
             if isinstance(item, WireguardProcess):
-                self._programs.start(item)
+                await threads.call(partial(self._programs.start, item))
             else:
                 self._control(item.device).set_device(item)
         except NoDevice:
