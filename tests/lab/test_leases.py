@@ -38,6 +38,7 @@ def test_a_lease_released_on_exit_is_gone_from_its_peers_at_once(lab, store):
 def test_without_the_option_the_lease_stays(lab):
     a, b = lab.hosts(2)
     subnet = a.subnet
+    lab.eventually(lambda: str(subnet) in b.run("ip route"))
     assert a.stop() == 0
     assert any(subnet in lease.subnets for lease in a.store.leases().leases)
     assert str(subnet) in b.run("ip route")

@@ -166,8 +166,8 @@ async def test_a_server_that_is_away_is_named_and_waited_for(
 ) -> None:
     async with opened() as store, watching(store, PATIENCE) as watcher:
         cluster.down()
-        await until(lambda: store.unavailable)
-        assert "connection refused" in store.unavailable
+        # The connection that was cut is named first where a call was on it, the port that nobody listens on after.
+        await until(lambda: "connection refused" in (store.unavailable or ""))
         cluster.put_nodes([peer(11)])
         cluster.up()
         await watcher.until(lambda w: names(w) == {"p11"}, 3 * PATIENCE)
