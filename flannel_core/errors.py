@@ -8,6 +8,8 @@ EXIT_FAILED = 1
 """What no new network configuration can cure: no root, no such interface, a second agent, a broken store."""
 EXIT_USAGE = 2
 """An unknown option or a value that does not fit it (Go flannel prints its usage and exits 0)."""
+EXIT_INTERRUPTED = 130
+"""flannelctl after Ctrl-C: 128 + SIGINT, as shells say it."""
 
 
 class FlannelError(Exception):

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 from cyclopts import App, CycloptsError, Parameter
 
 from .. import __version__
-from ..errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, FlannelError
+from ..errors import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_OK, EXIT_USAGE, FlannelError
 from .cleanup_command import cleanup
 from .config_command import app as config_app
 from .docker_options_command import docker_options
@@ -22,9 +22,6 @@ from .output import complain
 from .plan_command import plan
 from .plugins_command import plugins
 from .status_command import status
-
-EXIT_INTERRUPTED = 130
-"""128 + SIGINT, as shells say it."""
 
 app = App(
     name="flannelctl",

@@ -1,5 +1,5 @@
-"""docs/reference/flanneld.md, flannelctl.md, metrics.md and of net-conf.md the keys of Backend, rendered from the code
-that they describe.
+"""docs/reference: flanneld.md, flannelctl.md, metrics.md, errors.md, exit-codes.md, and of net-conf.md the keys of
+Backend and the errors, rendered from the code that they describe.
 
 ``python -m flannel_core.flannelctl.reference DIRECTORY`` writes them; a test says when that is due.
 """
@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import sys
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, get_args
 
@@ -22,6 +23,7 @@ from ..flanneld_options import QUESTIONS, FlanneldOptions, store_options_of
 from ..metrics import METRICS, process_metrics
 from ..plugins import load_backend, load_store, names
 from ..store import SubnetStore
+from .error_reference import config_error_table, error_reference, exit_code_reference
 from .main import app
 
 _FLANNELD = """\
@@ -73,6 +75,7 @@ status` tells the same with names and reasons, `flannelctl events` each repair.
 
 _KEYS = "\n## Keys of Backend\n"
 _ERRORS = "\n## Errors\n"
+_ERROR_TABLE = "\n| key | value, such as |"
 
 
 def flanneld_reference() -> str:
@@ -159,23 +162,43 @@ def _key_row(field: msgspec.structs.FieldInfo) -> str:
     return f"| `{field.encode_name}` | {wanted(field.type)} | {default} | {meta.description} |\n"
 
 
-def with_backend_sections(page: str, sections: str) -> str:
-    """net-conf.md with ``sections`` in place of those between its headings ``Keys of Backend`` and ``Errors``."""
+def net_conf_reference(page: str) -> str:
+    """net-conf.md with what the code says in place of the sections under its heading ``Keys of Backend`` and of the
+    table at its end; the rest of it is written by hand."""
     head, keys, rest = page.partition(_KEYS)
     introduction = rest.partition("\n### ")[0]
-    return head + keys + introduction + sections + _ERRORS + rest.partition(_ERRORS)[2]
+    sections = "".join(backend_section(name, load_backend(name)) for name in names("backend"))
+    errors = rest.partition(_ERRORS)[2].partition(_ERROR_TABLE)[0]
+    return f"{head}{keys}{introduction}{sections}{_ERRORS}{errors}\n{config_error_table()}"
 
 
-def main(directory: Path) -> None:
-    """Write the pages, flanneld's with a section for each installed store, net-conf.md's keys of each backend."""
+def all_errors() -> str:
+    """The page of the errors: ours, and those of each installed plugin."""
+    plugins = {f"Store {name}": package_of(load_store(name)) for name in names("store")}
+    plugins |= {f"Backend {name}": package_of(load_backend(name)) for name in names("backend")}
+    if cni := find_spec("flannel_cni"):
+        plugins["CNI plugin"] = Path(cni.origin or "").parent
+    return error_reference(package_of(Backend), plugins)
+
+
+def package_of(kind: type) -> Path:
+    """The directory of the package that ``kind`` is of."""
+    return Path(inspect.getfile(kind)).parent
+
+
+def written(directory: Path) -> dict[str, str]:
+    """The pages by name, as the installed code has them; what ``directory`` holds of net-conf.md by hand stays."""
     sections = "".join(store_section(name, load_store(name)) for name in names("store"))
-    (directory / "flanneld.md").write_text(flanneld_reference() + sections + VARIABLES, encoding="utf-8")
-    (directory / "flannelctl.md").write_text(flannelctl_reference(), encoding="utf-8")
-    (directory / "metrics.md").write_text(metrics_reference(), encoding="utf-8")
-    net_conf = directory / "net-conf.md"
-    keys = "".join(backend_section(name, load_backend(name)) for name in names("backend"))
-    net_conf.write_text(with_backend_sections(net_conf.read_text(encoding="utf-8"), keys), encoding="utf-8")
+    return {
+        "flanneld.md": flanneld_reference() + sections + VARIABLES,
+        "flannelctl.md": flannelctl_reference(),
+        "metrics.md": metrics_reference(),
+        "net-conf.md": net_conf_reference((directory / "net-conf.md").read_text(encoding="utf-8")),
+        "errors.md": all_errors(),
+        "exit-codes.md": exit_code_reference(),
+    }
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    for name, text in written(Path(sys.argv[1])).items():
+        Path(sys.argv[1], name).write_text(text, encoding="utf-8")

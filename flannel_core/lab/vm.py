@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-from ..errors import EXIT_FAILED
+from ..errors import EXIT_FAILED, EXIT_INTERRUPTED
 from .network import LabError
 from .record import start_time
 from .vm_kernel import BUSYBOX, cache_directory, cached_kernel, initramfs
@@ -53,8 +53,6 @@ system calls 6 times, and limits have room to begin with."""
 COMMAND_SECONDS = 3600.0
 """How long a command given by hand may take."""
 CONSOLE_EXCERPT = 30
-EXIT_INTERRUPTED = 130
-"""As a shell has it: 128 + SIGINT."""
 COMMAND_LINE = (
     "console=ttyS0 quiet loglevel=4 panic=-1 mitigations=off nokaslr rcupdate.rcu_expedited=1 tsc=reliable"
     " no_timer_check cryptomgr.notests net.ifnames=0"

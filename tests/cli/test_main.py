@@ -7,22 +7,17 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import pytest
 
+from flannel_core import netconf
 from flannel_core.flannelctl import main as main_module
 from flannel_core.flannelctl import output
+from flannel_core.flannelctl.error_reference import config_errors, error_reference
 from flannel_core.flannelctl.main import main
-from flannel_core.flannelctl.reference import (
-    VARIABLES,
-    backend_section,
-    flannelctl_reference,
-    flanneld_reference,
-    metrics_reference,
-    store_section,
-)
-from flannel_core.plugins import load_backend, load_store, names
+from flannel_core.flannelctl.reference import VARIABLES, written
 
 FLANNELCTL = [sys.executable, "-c", "import sys; from flannel_core.flannelctl.main import main; sys.exit(main())"]
 
@@ -106,17 +101,49 @@ def test_columns_align_by_what_a_terminal_shows(capsys: Any) -> None:
 
 def test_the_reference_pages_say_what_the_code_says() -> None:
     pages = Path(__file__).parents[2] / "docs" / "reference"
-    due = "run: python -m flannel_core.flannelctl.reference docs/reference"
-    flanneld = (pages / "flanneld.md").read_text(encoding="utf-8")
-    assert flanneld.startswith(flanneld_reference()), due
-    net_conf = (pages / "net-conf.md").read_text(encoding="utf-8")
-    for name in names("backend"):
-        assert backend_section(name, load_backend(name)) in net_conf, due
-    assert flanneld.endswith(VARIABLES), due
-    for name in names("store"):
-        assert store_section(name, load_store(name)) in flanneld, due
-    assert (pages / "flannelctl.md").read_text(encoding="utf-8") == flannelctl_reference(), due
-    assert (pages / "metrics.md").read_text(encoding="utf-8") == metrics_reference(), due
+    due = [name for name, text in written(pages).items() if text != (pages / name).read_text(encoding="utf-8")]
+    assert due == [], "run: python -m flannel_core.flannelctl.reference docs/reference"
+
+
+def test_the_reference_has_an_example_of_every_mistake_in_a_configuration() -> None:
+    source = Path(netconf.__file__).read_text(encoding="utf-8").splitlines()
+    places = {
+        number
+        for number, line in enumerate(source, 1)
+        if re.search(r"(?<!def )(_wrong|_mismatch|errors\.append)\(", line)
+    }
+    met = set()
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code.co_filename != netconf.__file__:
+            return None
+        met.add(frame.f_lineno)
+        return trace
+
+    before = sys.gettrace()
+    sys.settrace(trace)
+    try:
+        assert len(list(config_errors())) > 30
+    finally:
+        sys.settrace(before)
+    assert len(places) > 10
+    assert {number: source[number - 1].strip() for number in places - met} == {}
+
+
+def test_the_errors_are_those_of_the_source(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text(
+        "class Ours(FlannelError): ...\nclass UsageError(FlannelError): ...\n"
+        "def fail(path, key):\n"
+        "    raise Ours(f'{path}: cannot be read') from None\n"
+        "    raise UsageError('`-x | -y` take no value')\n"
+        "    raise ValueError('nobody sees this one')\n"
+        "    raise Ours(f'{path}: {key}')\n"
+    )
+    page = error_reference(tmp_path, {"nothing": tmp_path / "none"})
+    assert page.endswith(
+        "\n## flanneld\n| error | code |\n|---|---|\n"
+        "| `…: cannot be read` | 1 |\n| `` `-x \\| -y` take no value `` | 2 |\n"
+    )
 
 
 def test_the_reference_names_no_variable_that_no_code_reads() -> None:

@@ -116,7 +116,10 @@ def test_a_follower_ends_with_ctrl_c(lab: Lab) -> None:
         assert program.stdout is not None
         program.stdout.readline()
         program.send_signal(signal.SIGINT)
-        assert program.communicate(timeout=5)[1] == ""
+        try:
+            assert program.communicate(timeout=5)[1] == ""
+        finally:
+            program.kill()
     assert program.returncode == 130
 
 
