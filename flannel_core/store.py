@@ -194,7 +194,8 @@ class SubnetStore(ABC, Generic[OptionsT]):
     @abstractmethod
     def leases(self) -> AsyncIterator[Snapshot | Change | Alive]:
         """All leases, ours among them: a Snapshot after every gap, the first one possibly after Changes that only add.
-        Alive at least every 10 s, or as often as the server lets one know (a Kubernetes one each minute)."""
+        Alive at least every 10 s, or as often as the server lets one know (a Kubernetes one where no node changes: each
+        90 s)."""
 
     async def ready(self) -> None:
         """Called once traffic flows on this host (Kubernetes clears NetworkUnavailable)."""

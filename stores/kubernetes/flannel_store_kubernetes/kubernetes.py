@@ -313,7 +313,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
     # --- all leases ------------------------------------------------------------------------------------------------
 
     async def leases(self) -> AsyncIterator[Snapshot | Change | Alive]:
-        """Alive comes as often as something is heard, a bookmark each minute at least."""
+        """Alive comes as often as something is heard; where no node changes, whenever the silent watch is resumed."""
         view = LeaseView(lambda: self._held)
         async with aclosing(self._client.follow(await self._begun())) as steps:
             async for step in steps:

@@ -19,6 +19,8 @@ from .nodes import Dialect, Node
 _OPENING = b'"items":['
 _BETWEEN = b'},{"metadata":{'
 """What stands between two nodes. It may stand elsewhere as well, so each cut made at it is proved by the decoder."""
+MOST_AT_ONCE = 1 << 16
+"""Bytes whose nodes are read together. The first are read at once: there may be few; each piece costs who takes it."""
 MOST_BEFORE_ITEMS = 65536
 """Bytes in which the items have to begin for the list to be cut up."""
 
@@ -48,28 +50,36 @@ class NodeListReader:
         self._buffer = bytearray()
         self._head: _Head | None = None
         self._whole = False
+        self._enough = 0
 
     def feed(self, chunk: bytes) -> Sequence[Node[Any] | Malformed]:
-        """The next bytes; the nodes that are complete with them."""
+        """The next bytes; the nodes that are complete by now, once there are enough of them."""
         self._buffer += chunk
-        if self._whole or not self._begun():
+        if self._whole or not self._begun() or len(self._buffer) < self._enough:
             return ()
-        end = self._buffer.rfind(_BETWEEN)
-        if end < 0:
+        comma = self._buffer.rfind(_BETWEEN) + 1
+        if not comma:
             return ()
-        try:
-            nodes = self._dialect.nodes(b"[" + self._buffer[: end + 1] + b"]")
-        except ValueError:
-            self._whole = True
+        # The buffer begins with the list's bracket, and closes here for as long as it is read: no text is copied.
+        self._buffer[comma] = ord("]")
+        with memoryview(self._buffer) as view, view[: comma + 1] as array:
+            try:
+                nodes = self._dialect.nodes(array)
+            except ValueError:
+                self._whole = True
+        self._buffer[comma] = ord(",")
+        if self._whole:
             return ()
-        del self._buffer[: end + 2]
+        del self._buffer[:comma]
+        self._buffer[0] = ord("[")
+        self._enough = min(2 * comma, MOST_AT_ONCE)
         return nodes
 
     def end(self) -> tuple[Sequence[Node[Any] | Malformed], ListMeta]:
         """The last nodes, and the list's own metadata. Raises ValueError for what is no NodeList."""
         text = bytes(self._buffer)
         if self._head is not None:
-            text = b"{" + _OPENING + text
+            text = b"{" + _OPENING[:-1] + text
         tail = _TAIL.decode(text)
         head = self._head or tail
         kind = head.kind or tail.kind
@@ -89,7 +99,7 @@ class NodeListReader:
             except ValueError:
                 self._whole = True
                 return False
-            del self._buffer[: start + len(_OPENING)]
+            del self._buffer[: start + len(_OPENING) - 1]
         return True
 
 

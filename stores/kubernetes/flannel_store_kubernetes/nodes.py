@@ -132,7 +132,7 @@ class Dialect:
                 number(metadata.resource_version),
             )
 
-    def nodes(self, array: bytes | bytearray) -> Sequence[Node[Any] | Malformed]:
+    def nodes(self, array: bytes | memoryview) -> Sequence[Node[Any] | Malformed]:
         """The nodes of a JSON array. Raises ValueError if it is none."""
         try:
             return self._nodes.decode(array)

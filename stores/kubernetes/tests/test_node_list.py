@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from flannel_core.lab.kubernetes import node
 from flannel_core.lease import Malformed
-from flannel_store_kubernetes.node_list import ListMeta, NodeListReader
+from flannel_store_kubernetes.node_list import MOST_AT_ONCE, ListMeta, NodeListReader
 from flannel_store_kubernetes.nodes import Dialect
 
 DIALECT = Dialect("flannel.alpha.coreos.com")
@@ -47,13 +47,14 @@ def test_a_list_says_the_same_however_it_is_cut(data: st.DataObject) -> None:
 
 def test_nodes_are_told_before_the_list_is_whole_and_no_text_is_kept() -> None:
     reader = NodeListReader(DIALECT)
-    text = listed([node(f"n{number}", [f"10.5.{number}.0/24"], size=5000) for number in range(200)])
-    told, kept = 0, 0
-    for start in range(0, len(text), 65536):
-        told += len(reader.feed(text[start : start + 65536]))
+    text = listed([node(f"n{number}", [f"10.5.{number}.0/24"], size=5000) for number in range(1000)])
+    told, kept = [], 0
+    for start in range(0, len(text), 16384):
+        told.append(len(reader.feed(text[start : start + 16384])))
         kept = max(kept, len(reader._buffer))
-    assert told > 190
-    assert kept < 2 * 6000
+    assert told[0] > 0, "the first ones at once"
+    assert sum(told) > 900
+    assert kept < MOST_AT_ONCE + 16384 + 6000
 
 
 @pytest.mark.parametrize("items", [[], None])
