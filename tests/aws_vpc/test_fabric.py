@@ -196,6 +196,7 @@ def put_in_need_of(fabric: Fabric, action: str) -> None:
             fabric.cloud.check_sources(a.machine.name)
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize(
     "action",
     [
@@ -219,6 +220,7 @@ def test_an_action_that_the_role_does_not_allow_is_named_with_the_policy(fabric:
     fabric.comes_into_place()
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("code", ["RequestExpired", "AuthFailure"])
 def test_credentials_that_are_not_accepted_are_named_and_traffic_flows(fabric: Fabric, code: str) -> None:
     a, b, _ = fabric.hosts

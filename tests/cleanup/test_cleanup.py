@@ -41,6 +41,7 @@ def files(host: Host) -> list[str]:
     return sorted(path.name for path in host.directory.iterdir())
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize(
     ("backend", "ipv6", "nft"),
     [
@@ -266,6 +267,7 @@ def test_what_cannot_be_removed_is_named_and_stays_on_record(lab: Lab, cleanup: 
     assert files(a) == []
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize("content", [b"", b"{", b"[" * 5000, b'{"version": 1, "devices": "flannel.1"}'])
 def test_without_a_readable_record_everything_is_only_named(lab: Lab, cleanup: Cleanup, content: bytes) -> None:
     (a,) = lab.hosts(1)

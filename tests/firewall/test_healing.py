@@ -13,6 +13,7 @@ MASQ_JUMP = 'POSTROUTING -m comment --comment "flanneld masq" -j FLANNEL-POSTRTG
 FORWARD_JUMP = 'FORWARD -m comment --comment "flanneld forward" -j FLANNEL-FWD'
 
 
+@pytest.mark.drawn(11)
 @pytest.mark.parametrize(
     "fault",
     [

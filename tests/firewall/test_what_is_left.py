@@ -89,6 +89,7 @@ def test_what_an_option_switches_off_goes(host: Any, nft: bool, options: dict[st
     assert agent.settle() == 0
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize("nft", [False, True])
 def test_two_agents_of_different_networks_share_a_host(either: Any, nft: bool) -> None:
     first = either.agent().start(nft=nft, ipv6=False)

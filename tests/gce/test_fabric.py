@@ -176,6 +176,7 @@ def put_in_need_of(fabric: Fabric, method: str) -> None:
             fabric.cloud.put_route("10.5.203.0/24", fabric.instance(a))
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize(
     "method",
     ["instances.get", "routes.list", "routes.get", "routes.insert", "routes.delete", "globalOperations.get"],
@@ -191,6 +192,7 @@ def test_a_method_that_the_service_account_may_not_call_is_named(fabric: Fabric,
     fabric.comes_into_place()
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize(
     ("reason", "status", "cure"),
     [("authError", 401, "clock"), ("accessNotConfigured", 403, "gcloud services enable compute.googleapis.com")],

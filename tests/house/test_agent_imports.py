@@ -117,6 +117,7 @@ def case(request: pytest.FixtureRequest) -> tuple[str, str]:
     return choice
 
 
+@pytest.mark.drawn(4)
 def test_the_agent_loads_what_the_import_contract_lists_and_nothing_else_of_the_core(
     case: tuple[str, str], runs: dict[tuple[str, str], Run]
 ) -> None:

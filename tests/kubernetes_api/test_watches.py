@@ -89,7 +89,7 @@ def test_a_watch_ends_in_order_after_its_seconds_and_its_connection_serves_on(ad
 def test_a_bookmark_before_the_end_says_how_far_it_came(admin: Client, server: ApiServer) -> None:
     begin = version(admin)
     admin.create({"metadata": {"name": "n1"}})
-    with admin.watching(resourceVersion=begin, allowWatchBookmarks="true", timeoutSeconds=5) as stream:
+    with admin.watching(resourceVersion=begin, allowWatchBookmarks="true", timeoutSeconds=3) as stream:
         Client(server, server.admin_token).create({"metadata": {"name": "n2"}})
         events = list(stream)
     kinds = [event["type"] for event in events]
@@ -105,12 +105,12 @@ def test_where_nothing_happens_there_is_nothing_to_mark(admin: Client) -> None:
     begin = version(admin)
     admin.create({"metadata": {"name": "n1"}})
     admin.ask(NODES, resourceVersion=version(admin))  # waits until the server's memory has it
-    events = admin.watch(seconds=5, resourceVersion=begin, allowWatchBookmarks="true")
+    events = admin.watch(seconds=3, resourceVersion=begin, allowWatchBookmarks="true")
     assert [event["type"] for event in events] == ["ADDED"]
 
 
 def test_no_bookmark_comes_unasked(admin: Client, server: ApiServer) -> None:
-    with admin.watching(resourceVersion=version(admin), timeoutSeconds=5) as stream:
+    with admin.watching(resourceVersion=version(admin), timeoutSeconds=3) as stream:
         Client(server, server.admin_token).create({"metadata": {"name": "n1"}})
         assert [event["type"] for event in stream] == ["ADDED"]
 

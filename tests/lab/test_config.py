@@ -16,6 +16,7 @@ def test_a_config_that_is_not_there_yet_is_waited_for(lab):
     assert a.status().waiting_for is None
 
 
+@pytest.mark.drawn(4)
 @pytest.mark.parametrize(
     ("text", "named"),
     [

@@ -7,6 +7,7 @@ import time
 import pytest
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("ipv6", [False, True], ids=["IPv4", "dual stack"])
 def test_hosts_that_share_an_etcd_reach_each_others_pods(lab, ipv6):
     hosts = lab.hosts(3, store="etcd", ipv6=ipv6)
@@ -106,6 +107,7 @@ def test_a_lease_that_runs_out_while_its_agent_is_frozen_is_taken_again(lab):
     assert a.subnet == subnet
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("how", ["made anew", "overwritten"])
 def test_a_lease_that_is_anothers_by_now_ends_the_agent_as_in_go_and_the_next_start_takes_another_subnet(lab, how):
     a, b = lab.hosts(2, store="etcd")
@@ -162,6 +164,7 @@ def test_a_history_that_is_compacted_while_the_agent_is_cut_off_is_made_up_for_b
     assert a.pings(b)
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("away", [False, True], ids=["etcd answers", "etcd is away"])
 def test_sigterm_ends_the_agent_within_a_second(lab, away):
     a, b = lab.hosts(2, store="etcd")

@@ -123,6 +123,7 @@ def test_a_follower_ends_with_ctrl_c(lab: Lab) -> None:
     assert program.returncode == 130
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_the_metrics_say_what_the_status_says(lab: Lab, backend: str) -> None:
     a, b, c = lab.hosts(3, backend=backend)

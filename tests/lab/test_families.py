@@ -24,6 +24,7 @@ def give_ipv6_to(host):
     host.run("ip route add default via 2001:db8:51::1")
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("store", ["sqlite", "etcd"])
 def test_a_host_without_an_ipv6_address_works_over_ipv4_and_joins_with_ipv6_when_it_has_one(lab, store):
     a, b = lab.hosts(2, store=store, ipv6=True, started=False)
@@ -106,6 +107,7 @@ def test_a_backend_that_refuses_one_family_serves_the_other(lab):
     lab.eventually(lambda: a.pings(b, 6) and b.pings(a, 6))
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize(("taken", "broken", "works"), [("flannel-v6.1", 6, 4), ("flannel.1", 4, 6)])
 def test_a_device_that_cannot_be_made_leaves_the_other_family_and_is_made_when_it_can_be(lab, taken, broken, works):
     a, b = lab.hosts(2, ipv6=True, started=False)
@@ -158,6 +160,7 @@ def test_one_family_of_a_peer_that_cannot_be_trusted_leaves_its_other_one(lab):
     assert a.pings(b, 4)
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize(("ipv4", "mtu"), [(False, 1430), (True, 1430)], ids=["IPv6 alone", "dual stack"])
 def test_the_mtu_over_ipv6_is_the_same_in_the_device_and_in_subnet_env(lab, ipv4, mtu):
     a, b = lab.hosts(2, ipv4=ipv4, ipv6=True)

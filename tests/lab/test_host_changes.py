@@ -17,6 +17,7 @@ def known_at(host):
     return [address for peer in host.status().peers for address in peer.public_ips]
 
 
+@pytest.mark.drawn(2)
 @STORES
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_an_address_that_changes_is_announced_under_the_same_subnet(lab, store, backend):
@@ -31,6 +32,7 @@ def test_an_address_that_changes_is_announced_under_the_same_subnet(lab, store, 
     assert after.problems == ()
 
 
+@pytest.mark.drawn(1)
 @STORES
 def test_an_address_that_changed_while_the_agent_was_away_finds_the_same_lease(lab, store):
     a, b = lab.hosts(2, store=store)
@@ -60,6 +62,7 @@ def test_the_tunnel_device_is_changed_in_place(lab):
     lab.eventually(lambda: a.pings(b) and b.pings(a), WITHIN)
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_a_renamed_interface_is_followed(lab, backend):
     a, b = lab.hosts(2, backend=backend, started=False)
@@ -76,6 +79,7 @@ def test_a_renamed_interface_is_followed(lab, backend):
     lab.eventually(lambda: a.plan() == [] and a.status().problems == (), WITHIN)
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_an_interface_that_is_put_into_a_bridge_hands_over_to_it(lab, backend):
     a, b = lab.hosts(2, backend=backend, started=False)
@@ -111,6 +115,7 @@ def test_a_device_whose_mac_changes_at_the_same_moment_keeps_the_announced_one(l
     assert a.run("cat /sys/class/net/flannel.1/address").strip() in announced
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("family", [4, 6], ids=["IPv4", "IPv6"])
 def test_a_link_that_goes_down_and_comes_up_without_its_address_keeps_the_last_one_announced(lab, family):
     a, b = lab.hosts(2, ipv4=family == 4, ipv6=family == 6)

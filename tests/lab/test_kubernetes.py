@@ -30,6 +30,7 @@ def link(host, name):
     return shown["address"]
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("family", ["IPv4", "IPv6", "dual stack"])
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_the_nodes_of_a_cluster_reach_each_others_pods(lab, backend, family):
@@ -104,6 +105,7 @@ def test_a_node_that_is_deleted_after_a_long_silence_is_forgotten_at_once_for_no
     assert "Removing nothing" not in a.log()
 
 
+@pytest.mark.drawn(4)
 @pytest.mark.parametrize("case", sorted(file.stem for file in GO.glob("*.json") if file.stem not in NO_BACKEND_YET))
 def test_a_node_that_go_annotated_is_taken_over_without_a_write_and_written_anew_byte_for_byte(lab, case):
     recorded = json.loads((GO / f"{case}.json").read_text())

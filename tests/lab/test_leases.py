@@ -18,6 +18,7 @@ def flannelctl(host, *words):
     )
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("store", ["sqlite", "etcd"])
 def test_a_lease_released_on_exit_is_gone_from_its_peers_at_once(lab, store):
     a, b = lab.hosts(2, store=store)

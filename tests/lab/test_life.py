@@ -24,6 +24,7 @@ def test_an_unchanged_host_is_not_written_to(lab):
     assert a.plan() == []
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("backend", ["vxlan", "host-gw"])
 def test_killing_an_agent_loses_no_packet(lab, backend):
     a, b = lab.hosts(2, backend=backend)
@@ -158,6 +159,7 @@ def test_a_flannel_device_made_by_go_is_taken_over_in_place(lab):
     lab.eventually(lambda: a.pings(b) and b.pings(a))
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize(
     "content", [b"", b'{"version": 1', b"\xff\xfe", b"[" * 5000], ids=["empty", "cut", "no UTF-8", "nested"]
 )

@@ -12,6 +12,7 @@ def forget(host):
     shutil.rmtree(host.directory)
 
 
+@pytest.mark.drawn(1)
 @STORES
 def test_a_host_that_is_given_the_address_of_a_running_one_is_refused_and_both_are_named(lab, store):
     a, b, c = lab.hosts(3, store=store, started=False)
@@ -39,6 +40,7 @@ def test_a_host_that_is_given_the_address_of_a_running_one_is_refused_and_both_a
     lab.eventually(lambda: b.pings(a) and a.pings(b))
 
 
+@pytest.mark.drawn(1)
 @STORES
 def test_a_host_that_has_lost_its_memory_gets_its_lease_back(lab, store):
     a, b = lab.hosts(2, store=store)

@@ -36,6 +36,7 @@ def test_a_restart_beside_1000_peers_writes_nothing(lab):
     assert a.status().writes == 0
 
 
+@pytest.mark.drawn(5)
 @pytest.mark.parametrize(
     ("entry", "named"),
     [
@@ -102,6 +103,7 @@ def test_a_lease_that_another_host_took_ends_its_former_owner_as_in_go(lab):
     assert b.ready()
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("store", ["sqlite", "etcd"])
 def test_a_host_whose_address_changes_keeps_its_subnet_and_is_found_again(lab, store):
     a, b = lab.hosts(2, backend="vxlan", store=store)

@@ -8,6 +8,7 @@ BACKENDS = ["vxlan", "host-gw"]
 FAMILIES = {"IPv4": (True, False), "IPv6": (False, True), "dual stack": (True, True)}
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_every_pod_reaches_every_other(lab, backend, family):

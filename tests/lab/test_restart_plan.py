@@ -26,6 +26,7 @@ def everything(host):
     return files, host.run("ip -d -o link show type vxlan"), host.run("ip route"), host.store.leases()
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("store", ["sqlite", "etcd"])
 def test_another_backend_is_planned_before_and_done_after_the_restart(lab, store):
     a, b = lab.hosts(2, store=store)
@@ -81,6 +82,7 @@ def test_what_the_agent_would_apply_by_itself_is_told_apart(lab):
     assert f"change  route {b.subnet} via {b.machine.ipv4.ip} dev eth0" in done.stdout
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize(
     ("config", "message"),
     [

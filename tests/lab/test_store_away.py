@@ -81,6 +81,7 @@ def test_nobody_is_forgotten_on_account_of_what_is_remembered_and_who_left_is_fo
     assert a.pings(c)
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("how", ["another network", "another store", "damaged", "without its own lease"])
 def test_what_is_remembered_of_something_else_is_not_used(lab, how):
     a, _b = lab.hosts(2, store="etcd")

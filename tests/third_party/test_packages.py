@@ -100,6 +100,7 @@ def with_strangers(with_sqlite: Installation, tmp_path_factory: pytest.TempPathF
     return with_sqlite, folder
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize(("store", "other"), [("sqlite", "etcd"), ("etcd", "sqlite")])
 def test_an_extra_brings_its_plugin_and_no_other(request: pytest.FixtureRequest, store: str, other: str) -> None:
     there: Installation = request.getfixturevalue(f"with_{store}")
@@ -131,6 +132,7 @@ def test_a_strangers_plugin_keeps_its_promises(with_strangers: tuple[Installatio
     there("pytest", "-q", "-c", os.devnull, ".", cwd=folder / package)
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize(("backend", "store"), [("onlink", "sqlite"), ("vxlan", "json"), ("onlink", "json")])
 def test_pods_ping_each_other_through_a_strangers_plugin(
     with_strangers: tuple[Installation, Path], backend: str, store: str

@@ -62,6 +62,7 @@ def test_an_agent_killed_and_started_again_loses_no_packet_and_writes_nothing(ne
     assert a.status().writes == 0
 
 
+@pytest.mark.drawn(3)
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_an_operator_breaks_is_back(network, fault):
     lab, a, b = network

@@ -40,6 +40,7 @@ def endpoint(host):
     return host.run("wg show flannel-wg endpoints").partition("\t")[2].strip()
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("mode", ["separate", "auto"])
 def test_hosts_ping_in_both_families(lab, mode):
     a, b = lab.hosts(2, backend="wireguard", ipv6=True, options={"Mode": mode})

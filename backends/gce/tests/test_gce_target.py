@@ -139,6 +139,7 @@ def test_with_nothing_on_record_nobody_is_asked(network: Network) -> None:
     assert network.methods == []
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("change", [{"priority": 900}, {"tags": ["db"]}])
 def test_a_route_that_somebody_changed_is_ours_and_not_as_it_should_be(
     network: Network, change: dict[str, Any]
@@ -155,6 +156,7 @@ def test_a_route_that_somebody_changed_is_ours_and_not_as_it_should_be(
 # --- writing ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.drawn(2)
 @pytest.mark.parametrize(
     ("destination", "hop"),
     [(SUBNET, ""), (SUBNET6, ""), (SUBNET, "198.51.100.11"), (SUBNET6, "2001:db8:51::b")],

@@ -19,7 +19,7 @@ from flannel_core.lab import Host, Lab
 from flannel_core.lab.network import inside
 
 DATAGRAMS = int(os.environ.get("FLANNEL_FUZZ", "20000"))
-SEED = os.environ.get("FLANNEL_TEST_SEED") or str(random.randrange(100_000))
+SEED = os.environ["FLANNEL_TEST_SEED"]
 
 NETWORK = "10.5.0.0/16"
 USERSPACE = {"Mode": "userspace"}

@@ -255,6 +255,7 @@ async def test_a_create_that_is_done_only_after_it_was_given_up_leaves_no_second
         assert list(raw.get(f"{prefix}/subnets/".encode())) == [f"{prefix}/subnets/{lease.key}".encode()]
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_waiting_for_etcd_costs_next_to_nothing(agent: Any, scheme: str) -> None:
     endpoints = ",".join(f"{scheme}://127.0.0.1:{port}" for port in (1, 2, 3))
@@ -285,6 +286,7 @@ async def test_a_compaction_behind_a_watch_that_is_up_to_date_is_not_noticed(age
         assert len(watcher.snapshots) == 1
 
 
+@pytest.mark.drawn(1)
 @pytest.mark.parametrize("seed", range(3))
 async def test_whatever_is_cut_and_compacted_nothing_is_lost_or_heard_twice(
     agent: Any, raw: Any, proxies: Any, prefix: str, shared: EtcdCluster, seed: int
