@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import math
 import random
-import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
 from typing import Annotated, ClassVar
@@ -13,7 +12,6 @@ from typing import Annotated, ClassVar
 import msgspec
 
 from flannel_core.claim import (
-    Claim,
     addresses,
     claim,
     described,
@@ -47,7 +45,9 @@ from .client import Client, Closed
 from .connection import Credentials
 from .endpoints import Tls, parse_endpoints
 from .keys import Keys, shown
-from .records import FOREVER, Records, Written
+from .own_records import OwnRecords
+from .records import FOREVER, Records
+from .renewal_timer import RenewalTimer
 from .watch import QUIET_SECONDS, Event, Listing
 
 DEFAULT_TTL = 86_400
@@ -86,13 +86,6 @@ class EtcdOptions(msgspec.Struct, frozen=True):
     ] = DEFAULT_TTL
 
 
-class _Ours(msgspec.Struct):
-    """What this host wrote last under a key, and what it has sent since without having heard what became of it."""
-
-    written: Written
-    sent: Lease | None = None
-
-
 class EtcdStore(SubnetStore[EtcdOptions]):
     """``created`` and ``revision`` of a lease are etcd's. ``expires`` is known of one's own leases; of others' it is
     None (not asked: that would be a request per lease) except in ``list``."""
@@ -112,7 +105,7 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         )
         self._records = Records(self._client, self._keys, options.lease_ttl)
         self._rng = random.Random()
-        self._ours: dict[str, _Ours] = {}
+        self._own = OwnRecords(self._records, self._keys)
         self._own_turn = asyncio.Lock()
         """``announce`` and ``keep`` run side by side: what one has written, the other must not take for another's."""
 
@@ -159,23 +152,10 @@ class EtcdStore(SubnetStore[EtcdOptions]):
             chosen = claim(request.config, request.wish, leases, malformed, self._rng)
             held = None if chosen.held is None else records[chosen.held.key]
             if request.dry_run or self.context.dry_run:
-                return msgspec.structs.replace(chosen.lease, expires=await self._expiry(held))
-            if (written := await self._take(chosen, held, found.position.revision)) is not None:
+                return msgspec.structs.replace(chosen.lease, expires=await self._own.expiry(held))
+            if (written := await self._own.take(chosen, held, found.position.revision)) is not None:
                 return written.lease
         raise StoreUnavailable(f"{self.location}: other hosts were faster, {TRIES} times")
-
-    async def _take(self, chosen: Claim, held: pb.KeyValue | None, seen: int) -> Written | None:
-        """What ``chosen`` says is written. None: the records have changed since revision ``seen``."""
-        lease = chosen.lease
-        if held is None:
-            written = await self._records.create(lease, seen, chosen.given_up)
-        elif chosen.held is not None and held.lease == FOREVER.id and says_the_same(chosen.held, lease):
-            written = Written(chosen.held, FOREVER.id)
-        else:
-            written = await self._records.replace(held, lease, chosen.given_up)
-        if written is not None:
-            self._ours[lease.key] = _Ours(written)
-        return written
 
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
         self._may_write()
@@ -188,11 +168,11 @@ class EtcdStore(SubnetStore[EtcdOptions]):
                 if (lost := await self._lost(record, lease)) is not None:
                     raise LeaseLost(lost)
                 assert record is not None
-                told = described(lease.subnets, wish, self._last(lease).written.lease)
-                stands = self._records.entry(record, await self._expiry(record))
+                told = described(lease.subnets, wish, self._own.last(lease).written.lease)
+                stands = self._records.entry(record, await self._own.expiry(record))
                 if isinstance(stands, Lease) and says_the_same(stands, told):
                     return stands
-                if (written := await self._rewrite(record, told)) is not None:
+                if (written := await self._own.rewrite(record, told)) is not None:
                     return written.lease
         raise StoreUnavailable(f"{self.location}: {lease.key} was changed by others, {TRIES} times")
 
@@ -201,7 +181,7 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         tenth more, so that hosts that started together do not renew together."""
         ttl = self.options.lease_ttl
         margin = min(max(margin_seconds, ttl / 10), ttl / 2) * self._rng.uniform(1, 1.1)
-        timer = _Timer(margin)
+        timer = RenewalTimer(margin)
         key = self._keys.lease(lease.key)
         async with aclosing(self._records.follow(key, min(QUIET_SECONDS, ttl / 10))) as records:
             async for record in records:
@@ -211,16 +191,13 @@ class EtcdStore(SubnetStore[EtcdOptions]):
                             return lost
                         assert record is not None
                         if record.lease != timer.etcd_lease:
-                            timer.set(record.lease, await self._expiry(record))
-                        contested = self._was_touched(record, lease)
-                        if (
-                            timer.is_due()
-                            or contested
-                            or not self._says_what_we_said(self._records.entry(record), lease)
-                        ):
+                            timer.set(record.lease, await self._own.expiry(record))
+                        ours = self._own.last(lease)
+                        contested = ours.was_touched(record)
+                        if timer.is_due() or contested or not ours.said(self._records.entry(record)):
                             await self._renew(record, lease)
                         else:
-                            await self._learn(record, lease)
+                            await self._own.learn(record, lease)
                         if contested:
                             self.on_contest()
                 except Closed:
@@ -249,38 +226,11 @@ class EtcdStore(SubnetStore[EtcdOptions]):
             pass
         return False
 
-    def _was_touched(self, record: pb.KeyValue, lease: Lease) -> bool:
-        """Another host has written our record as it stood: a renewal, or an operator, would change its etcd lease."""
-        ours = self._last(lease)
-        return (
-            ours.sent is None
-            and record.mod_revision > ours.written.lease.revision
-            and record.lease == ours.written.etcd_lease
-        )
-
-    async def _learn(self, record: pb.KeyValue, lease: Lease) -> None:
-        """Somebody has changed no more than how long our record lasts: an operator, for a reservation."""
-        ours = self._last(lease)
-        if ours.sent is None and record.mod_revision > ours.written.lease.revision:
-            stands = self._records.entry(record, await self._expiry(record))
-            if isinstance(stands, Lease):
-                self._ours[lease.key] = _Ours(Written(stands, record.lease))
-
     async def _renew(self, record: pb.KeyValue, lease: Lease) -> None:
         """If it was changed meanwhile, the watch tells how."""
-        written = await self._rewrite(record, self._last(lease).written.lease)
+        written = await self._own.rewrite(record, self._own.last(lease).written.lease)
         if written is not None:
             self.on_renewal(written.lease)
-
-    async def _rewrite(self, record: pb.KeyValue, told: Lease) -> Written | None:
-        """``told`` in place of ``record``. None: something else stands there by now."""
-        ours = self._ours[told.key] = msgspec.structs.replace(self._last(told), sent=told)
-        written = await self._records.replace(record, told)
-        if written is not None:
-            self._ours[told.key] = _Ours(written)
-        else:
-            ours.sent = None
-        return written
 
     async def _lost(self, record: pb.KeyValue | None, lease: Lease) -> Lost | None:
         """None as long as ``record`` is ours: of the same creation, and saying what we wrote, or nothing that can be
@@ -292,11 +242,8 @@ class EtcdStore(SubnetStore[EtcdOptions]):
             if isinstance(entry, Malformed):
                 return Lost(f"{lease.key} in {self.location} was made anew, and is malformed: {entry.reason}")
             return Lost(f"{lease.key} in {self.location} was made anew, for {addresses(entry)}", entry)
-        if (
-            isinstance(entry, Malformed)
-            or record.mod_revision <= self._last(lease).written.lease.revision
-            or self._says_what_we_said(entry, lease)
-        ):
+        ours = self._own.last(lease)
+        if isinstance(entry, Malformed) or record.mod_revision <= ours.written.lease.revision or ours.said(entry):
             return None
         return Lost(f"{lease.key} in {self.location} was taken over by {addresses(entry)}", entry)
 
@@ -304,27 +251,6 @@ class EtcdStore(SubnetStore[EtcdOptions]):
         leases, _ = self._entries(await self._records.all())
         holder = overlapping(lease.subnets, leases)
         return holder and msgspec.structs.replace(holder, expires=None)
-
-    def _says_what_we_said(self, entry: Lease | Malformed, lease: Lease) -> bool:
-        ours = self._last(lease)
-        said = (ours.written.lease, ours.sent)
-        return isinstance(entry, Lease) and any(each is not None and says_the_same(entry, each) for each in said)
-
-    def _last(self, lease: Lease) -> _Ours:
-        """``lease`` as this host wrote it last."""
-        ours = self._ours.get(lease.key)
-        if ours is None or ours.written.lease.created != lease.created or ours.written.lease.revision < lease.revision:
-            return _Ours(Written(lease, -1))
-        return ours
-
-    async def _expiry(self, record: pb.KeyValue | None) -> float | None:
-        """When it expires (Unix time), without a question if this host has written it."""
-        if record is None:
-            return None
-        ours = self._ours.get(self._keys.name(record.key))
-        if ours is not None and ours.written.etcd_lease == record.lease:
-            return ours.written.lease.expires
-        return await self._records.expiry(record.lease)
 
     # --- all leases ------------------------------------------------------------------------------------------------
 
@@ -370,7 +296,7 @@ class EtcdStore(SubnetStore[EtcdOptions]):
 
         async def asked(record: pb.KeyValue) -> Lease | Malformed:
             async with at_once:
-                return self._records.entry(record, await self._expiry(record))
+                return self._records.entry(record, await self._own.expiry(record))
 
         return self._snapshot(found, await asyncio.gather(*map(asked, found.entries)))
 
@@ -430,28 +356,3 @@ class EtcdStore(SubnetStore[EtcdOptions]):
     def _may_write(self) -> None:
         if self.context.dry_run:
             raise StoreError(f"{self.location}: nothing is written in a dry run")
-
-
-class _Timer:
-    """When to renew, ``margin`` seconds before the expiry.
-
-    Counted in seconds since the boot, the time in which the host slept among them: etcd's clock runs on meanwhile, and
-    a wall clock that is set back must not make us late.
-    """
-
-    def __init__(self, margin: float) -> None:
-        self.etcd_lease: int | None = None
-        self._margin = margin
-        self._due = math.inf
-
-    def set(self, etcd_lease: int, expires: float | None) -> None:
-        """``expires`` in Unix time; None: never."""
-        self.etcd_lease = etcd_lease
-        self._due = math.inf if expires is None else _since_boot() + expires - time.time() - self._margin
-
-    def is_due(self) -> bool:
-        return _since_boot() >= self._due
-
-
-def _since_boot() -> float:
-    return time.clock_gettime(time.CLOCK_BOOTTIME)
