@@ -17,7 +17,7 @@ from flannel_core.claim import described
 from flannel_core.config_file import ConfigFile
 from flannel_core.errors import FlannelError
 from flannel_core.klog import StateLog
-from flannel_core.lease import FAMILIES, Endpoint, IPAddress, IPNetwork, Lease, Malformed
+from flannel_core.lease import FAMILIES, IPNetwork, Lease, Malformed
 from flannel_core.netconf import parse_config
 from flannel_core.store import (
     Alive,
@@ -46,6 +46,7 @@ from .lease_view import LeaseView
 from .node_stream import AnyNode, Entries, Listed, Listing, Quiet, Trouble
 from .nodes import BadPodCidrs, Dialect, Node, pod_cidrs
 from .own_node import OwnNode
+from .wishes import about, completed, reachable, reached_at
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +178,8 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
                     self._said.say(lack.reason, logging.WARNING, lack.text)
             if not subnets:
                 raise SubnetNotAssigned("; ".join(lack.text for lack in lacks))
-            subnets = _reachable(subnets, request.wish)
-            wish = _about(request.wish, subnets)
+            subnets = reachable(subnets, request.wish)
+            wish = about(request.wish, subnets)
             if dry_run:
                 lease = self._described(node, subnets, wish)
                 return lease if node.is_managed else msgspec.structs.replace(lease, revision=0)
@@ -189,7 +190,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
 
     async def announce(self, lease: Lease, wish: Wish) -> Lease:
         self._may_write()
-        wish = _completed(wish, lease)
+        wish = completed(wish, lease)
         before = self._wish or wish
         if (wish.public_ipv4, wish.public_ipv6) != (before.public_ipv4, before.public_ipv6):
             self._client.start_over()
@@ -271,10 +272,7 @@ class KubernetesStore(SubnetStore[KubernetesOptions]):
         said = entry if isinstance(entry, Lease) else Lease(node.name)
         before = msgspec.structs.replace(said, created=node.created, revision=node.revision)
         lease = described(subnets, wish, before)
-        overwrite = self._operators(node, "public_ip_overwrite", "public_ipv6_overwrite")
-        return msgspec.structs.replace(
-            lease, ipv4=_reached_at(lease.ipv4, overwrite.ipv4), ipv6=_reached_at(lease.ipv6, overwrite.ipv6)
-        )
+        return reached_at(lease, self._operators(node, "public_ip_overwrite", "public_ipv6_overwrite"))
 
     async def _publish(self, node: Node[Any], subnets: tuple[IPNetwork, ...], wish: Wish) -> Lease:
         """Have the node say what ``wish`` wants; nothing is written if it does."""
@@ -368,35 +366,3 @@ def _backend_type(text: ConfigText) -> str:
         return parse_config(text.text or b"", text.source, ranges=False).backend_type
     except FlannelError:
         return ""
-
-
-def _reachable(subnets: tuple[IPNetwork, ...], wish: Wish) -> tuple[IPNetwork, ...]:
-    """Those in whose family the host has an address; all if it has none, so that somebody is told."""
-    addresses = {4: wish.public_ipv4, 6: wish.public_ipv6}
-    return tuple(subnet for subnet in subnets if addresses[subnet.version] is not None) or subnets
-
-
-def _about(wish: Wish, subnets: tuple[IPNetwork, ...]) -> Wish:
-    """``wish`` in the families of ``subnets`` alone."""
-    versions = {subnet.version for subnet in subnets}
-    off = [family for family in FAMILIES if family not in versions]
-    nothing: dict[str, Any] = {f"public_ipv{family}": None for family in off} | {
-        f"ipv{family}_data": None for family in off
-    }
-    return msgspec.structs.replace(wish, **nothing)
-
-
-def _completed(wish: Wish, lease: Lease) -> Wish:
-    """``wish`` in the families of ``lease``; one that the host has no address of just now stays as it is."""
-    wish = _about(wish, lease.subnets)
-    if wish.public_ipv4 is None and lease.ipv4 is not None:
-        wish = msgspec.structs.replace(wish, public_ipv4=lease.ipv4.public_ip, ipv4_data=lease.ipv4.data)
-    if wish.public_ipv6 is None and lease.ipv6 is not None:
-        wish = msgspec.structs.replace(wish, public_ipv6=lease.ipv6.public_ip, ipv6_data=lease.ipv6.data)
-    return wish
-
-
-def _reached_at(endpoint: Endpoint | None, address: IPAddress | None) -> Endpoint | None:
-    if endpoint is None or address is None:
-        return endpoint
-    return msgspec.structs.replace(endpoint, public_ip=address)
