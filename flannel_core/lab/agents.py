@@ -16,14 +16,13 @@ from flannel_core.errors import FlannelError
 from flannel_core.flannelctl.agent_socket import ask
 from flannel_core.status import PlanLine, Status
 
+from .background_process import LOG_END, BackgroundProcess
 from .network import LabError, inside
 from .patience import PATIENCE
 from .programs import FLANNELD
 
 STOP_SECONDS = 5.0 * PATIENCE
 ANSWER_SECONDS = 5.0 * PATIENCE
-LOG_EXCERPT = 12
-"""Lines of the log that go into an error."""
 OURS_ALONE = ("store", "set-sysctls")
 """Of the options that the lab gives to flanneld, those that another one does not know."""
 
@@ -39,7 +38,7 @@ class Ended:
     output: str
 
 
-class Agent:
+class Agent(BackgroundProcess):
     """A flanneld inside ``namespace``, with a state directory of its own.
 
     ``program`` may be set to another one that takes Go flannel's options, from the next start on. Of it only what both
@@ -49,13 +48,11 @@ class Agent:
     def __init__(
         self, name: str, namespace: str, directory: Path, options: Options, environment: Mapping[str, str]
     ) -> None:
-        self.name = name
+        super().__init__(name, directory.with_name(f"{directory.name}.log"), namespace, environment)
         self.namespace = namespace
         self.directory = directory
         self.options: Options = {"subnet-file": str(self.subnet_file), **options}
-        self.environment = environment
         self.program = FLANNELD
-        self.process: subprocess.Popen[bytes] | None = None
 
     @property
     def is_ours(self) -> bool:
@@ -65,10 +62,6 @@ class Agent:
     @property
     def subnet_file(self) -> Path:
         return self.directory / "subnet.env"
-
-    @property
-    def log_file(self) -> Path:
-        return self.directory.with_name(f"{self.directory.name}.log")
 
     def command(self, **changes: str | bool | None) -> list[str]:
         """The whole command line, ``changes`` (underscores for dashes) on top of the agent's own options."""
@@ -87,15 +80,7 @@ class Agent:
         """Start it in the background, with its log in ``log_file``. Raises LabError if it already runs."""
         if self.running:
             raise LabError(f"{self.name}: its agent already runs")
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self.namespace, *self.command(**changes)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self.environment,
-                start_new_session=True,  # Ctrl-C is for the lab, which then ends its agents itself
-            )
+        self.launch(self.command(**changes))
 
     def attempt(self, prefix: Sequence[str] = (), **changes: str | bool | None) -> Ended:
         """Run it beside or in place of the agent until it ends by itself. ``prefix`` is a command that runs it (as
@@ -112,26 +97,12 @@ class Agent:
             raise LabError(f"`{shlex.join(command)}` goes on running:\n{output.decode(errors='replace')}") from None
         return Ended(process.returncode, output.decode(errors="replace"))
 
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
     def stop(self) -> int:
         """SIGTERM, and wait. Returns the exit code; raises LabError if it takes longer than STOP_SECONDS."""
-        return self._end(signal.SIGTERM)
-
-    def kill(self) -> int:
-        """SIGKILL, and wait."""
-        return self._end(signal.SIGKILL)
-
-    def _end(self, number: signal.Signals) -> int:
-        if self.process is None:
-            raise LabError(f"{self.name}: its agent was never started")
-        self.process.send_signal(number)
         try:
-            return self.process.wait(STOP_SECONDS)
+            return self._signalled(signal.SIGTERM).wait(STOP_SECONDS)
         except subprocess.TimeoutExpired:
-            raise LabError(f"{self.name}: its agent does not end on {number.name}\n{self.log_excerpt()}") from None
+            raise LabError(f"{self.name}: its agent does not end on SIGTERM\n{self.log_excerpt()}") from None
 
     def restart(self, **changes: str | bool | None) -> None:
         """SIGTERM, then start again."""
@@ -143,7 +114,7 @@ class Agent:
         return self.log_file.read_text(errors="replace") if self.log_file.exists() else ""
 
     def log_excerpt(self) -> str:
-        return "\n".join(f"    {line}" for line in self.log().splitlines()[-LOG_EXCERPT:])
+        return "\n".join(f"    {line}" for line in self.log().splitlines()[-LOG_END:])
 
     def status(self) -> Status:
         """Raises FlannelError while the agent does not answer."""

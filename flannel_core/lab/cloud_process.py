@@ -6,10 +6,8 @@ it anything that the cloud's own API does not.
 
 from __future__ import annotations
 
-import signal
 import socket
 import socketserver
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,55 +16,28 @@ from typing import Any
 
 import msgspec
 
+from .background_process import BackgroundProcess
 from .network import LabError
 from .patience import PATIENCE
 
 START_SECONDS = 30.0 * PATIENCE
-POLL_SECONDS = 0.02
 
 Calls = Mapping[str, Callable[..., Any]]
 
 
-class CloudProcess:
-    """``module`` runs in ``namespace`` with the path of its socket as its argument, its files in ``directory``."""
+class CloudProcess(BackgroundProcess):
+    """``module`` runs in ``namespace`` with the path of its socket as its argument, its files in ``directory``. What it
+    holds ends with it, but for the routes of its router."""
 
     def __init__(self, module: str, directory: Path, namespace: str, environment: Mapping[str, str]) -> None:
-        self.log_file = directory / "cloud.log"
-        self.process: subprocess.Popen[bytes] | None = None
+        super().__init__("the lab's cloud", directory / "cloud.log", namespace, environment)
         self._module = module
         self._socket = directory / "cloud.sock"
-        self._namespace = namespace
-        self._environment = environment
 
     def start(self) -> None:
         """Raises LabError with what it says."""
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                ["ip", "netns", "exec", self._namespace, sys.executable, "-m", self._module, str(self._socket)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=dict(self._environment),
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._answers():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise LabError(f"the lab's cloud does not get ready:\n{self.log_file.read_text(errors='replace')}")
-            time.sleep(POLL_SECONDS)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait. All that the cloud held is gone, but for the routes of its router."""
-        self._signal(signal.SIGKILL)
-        assert self.process is not None
-        self.process.wait()
-
-    def freeze(self) -> None:
-        """SIGSTOP: it takes connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
+        self.launch([sys.executable, "-m", self._module, str(self._socket)])
+        self.wait_until(self._answers, time.monotonic() + START_SECONDS)
 
     def call(self, name: str, /, **arguments: Any) -> Any:
         """Call one of the functions that the process serves. Raises LabError with what it raised."""
@@ -85,11 +56,6 @@ class CloudProcess:
         except (FileNotFoundError, ConnectionRefusedError):
             return False
         return True
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process is None:
-            raise LabError("the lab's cloud was never started")
-        self.process.send_signal(number)
 
 
 def serve(path: Path, calls: Calls) -> None:

@@ -4,68 +4,46 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import signal
 import socket
 import subprocess
 import time
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from .background_process import BackgroundProcess
 from .network import LabError, inside
 from .patience import PATIENCE
 from .programs import ETCD, ETCDCTL
 
 START_SECONDS = 30.0 * PATIENCE
 """How long a cluster may take until it answers; far more than it needs, for a machine that is busy."""
-POLL_SECONDS = 0.02
 
 
-class Member:
+class Member(BackgroundProcess):
     """One process of a cluster. ``urls`` are those that clients reach it at, ``peer`` the other members."""
 
-    def __init__(self, name: str, urls: Sequence[str], peer: str, data: Path, command: Sequence[str]) -> None:
-        self.name = name
+    def __init__(
+        self,
+        data: Path,
+        urls: Sequence[str],
+        peer: str,
+        namespace: str | None,
+        environment: Mapping[str, str] | None,
+    ) -> None:
+        super().__init__(data.name, data.with_suffix(".log"), namespace, environment)
         self.data = data
         self.urls = tuple(urls)
         self.peer = peer
-        self.log = data.with_suffix(".log")
-        self.process: subprocess.Popen[bytes] | None = None
-        self._command = list(command)
 
-    def start(self, environment: Mapping[str, str] | None, *options: str) -> None:
+    def start(self, *options: str) -> None:
         """In the background, with ``options`` besides those that it always has."""
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*self._command, *options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=environment,
-                start_new_session=True,
-            )
-
-    @property
-    def running(self) -> bool:
-        return self.process is not None and self.process.poll() is None
-
-    def kill(self) -> None:
-        """SIGKILL, and wait. A member that was frozen is thawed by it."""
-        self._signal(signal.SIGKILL)
-        assert self.process is not None
-        self.process.wait()
-
-    def freeze(self) -> None:
-        """SIGSTOP: it takes connections and answers nothing."""
-        self._signal(signal.SIGSTOP)
-
-    def thaw(self) -> None:
-        self._signal(signal.SIGCONT)
-
-    def _signal(self, number: signal.Signals) -> None:
-        if self.process is None:
-            raise LabError(f"{self.name} was never started")
-        self.process.send_signal(number)
+        urls = ",".join(self.urls)
+        command = [str(ETCD), "--name", self.name, "--data-dir", str(self.data)]
+        command += ["--listen-client-urls", urls, "--advertise-client-urls", urls]
+        command += ["--listen-peer-urls", self.peer, "--initial-advertise-peer-urls", self.peer]
+        self.launch([*command, *options])
 
 
 class EtcdCluster:
@@ -97,16 +75,10 @@ class EtcdCluster:
         self._initial = ",".join(f"{member.name}={member.peer}" for member in self.members)
 
     def _member(self, number: int, addresses: Sequence[str], scheme: str) -> Member:
-        name = f"etcd{number + 1}"
         free = [inside(self._namespace, free_port) if self._namespace else free_port() for _ in ("client", "peer")]
         urls = [f"{scheme}://{address}:{free[0]}" for address in addresses]
         peer = f"http://{addresses[0]}:{free[1]}"
-        data = self.directory / name
-        command = ["ip", "netns", "exec", self._namespace] if self._namespace else []
-        command += [str(ETCD), "--name", name, "--data-dir", str(data)]
-        command += ["--listen-client-urls", ",".join(urls), "--advertise-client-urls", ",".join(urls)]
-        command += ["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer]
-        return Member(name, urls, peer, data, command)
+        return Member(self.directory / f"etcd{number + 1}", urls, peer, self._namespace, self._environment)
 
     @property
     def endpoints(self) -> str:
@@ -117,18 +89,14 @@ class EtcdCluster:
         """Start the members that do not run, and wait until each answers. ``options`` hold for this run."""
         for member in self.members:
             if not member.running:
-                member.start(self._environment, "--initial-cluster", self._initial, *self.options, *options)
+                member.start("--initial-cluster", self._initial, *self.options, *options)
         self.wait()
 
     def wait(self) -> None:
         """Until each running member has a leader. Raises LabError with the end of its log."""
         deadline = time.monotonic() + START_SECONDS
         for member in self.members:
-            while not self._is_healthy(member):
-                if not member.running or time.monotonic() > deadline:
-                    log = "\n".join(member.log.read_text(errors="replace").splitlines()[-5:])
-                    raise LabError(f"{member.name} does not get ready:\n{log}")
-                time.sleep(POLL_SECONDS)
+            member.wait_until(partial(self._is_healthy, member), deadline)
 
     def kill(self) -> None:
         """SIGKILL to every member."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import secrets
 import socket
-import subprocess
 import sys
 import time
 from collections import Counter
@@ -15,7 +14,9 @@ from typing import Any
 
 import msgspec
 
+from flannel_core.lab.background_process import BackgroundProcess
 from flannel_core.lab.network import LabError
+from flannel_core.lab.patience import PATIENCE
 
 from .access import FLANNEL
 from .api import Asked
@@ -24,8 +25,7 @@ from .endpoint import ApiServer
 from .objects import Json
 from .server import Settings
 
-START_SECONDS = 20.0
-POLL_SECONDS = 0.02
+START_SECONDS = 20.0 * PATIENCE
 
 
 class KubernetesServer(ApiServer):
@@ -43,10 +43,8 @@ class KubernetesServer(ApiServer):
         super().__init__(addresses, certificate.ca if certificate else None)
         self.directory = directory
         self.certificate = certificate
-        self.log_file = directory / "kube-apiserver.log"
-        self.process: subprocess.Popen[bytes] | None = None
-        self._namespace = namespace
-        self._environment = environment
+        log_file = directory / "kube-apiserver.log"
+        self._process = BackgroundProcess("the lab's API server", log_file, namespace, environment)
         self._socket = directory / "kube-apiserver.sock"
         self._forgotten = 0
 
@@ -79,33 +77,14 @@ class KubernetesServer(ApiServer):
         file.touch(mode=0o600)
         file.write_bytes(msgspec.json.encode(settings))
         self._socket.unlink(missing_ok=True)
-        command = ["ip", "netns", "exec", self._namespace] if self._namespace else []
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, sys.executable, "-m", "flannel_core.lab.kubernetes.server", str(file)],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.port = int(self._call("port"))
-                break
-            except (FileNotFoundError, ConnectionRefusedError):
-                pass
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                raise LabError(f"the lab's API server does not get ready:\n{self.log_file.read_text()}")
-            time.sleep(POLL_SECONDS)
+        self._process.launch([sys.executable, "-m", "flannel_core.lab.kubernetes.server", str(file)])
+        self._process.wait_until(self._listens, time.monotonic() + START_SECONDS)
         self.set_token(self.token)
 
     def kill(self) -> None:
         """SIGKILL, and wait. What was stored is gone."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        if self._process.running:
+            self._process.kill()
 
     def down(self) -> None:
         """Connections are refused, those that there are break; what is stored stays."""
@@ -179,6 +158,14 @@ class KubernetesServer(ApiServer):
     def counts(self) -> Counter[str]:
         """How many requests of each verb and resource there were: ``counts()["watch nodes"]``."""
         return Counter(f"{asked.verb} {asked.resource}" for asked in self.requests())
+
+    def _listens(self) -> bool:
+        """It tells at which port."""
+        try:
+            self.port = int(self._call("port"))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        return True
 
     def _call(self, call: str, /, **arguments: Any) -> Any:
         def exchange() -> bytes:

@@ -8,23 +8,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
 import time
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from flannel_core.lab.background_process import BackgroundProcess
 from flannel_core.lab.etcd import EtcdCluster, free_port
 from flannel_core.lab.network import LabError, inside
+from flannel_core.lab.patience import PATIENCE
 
 from .access import ADMIN, FLANNEL, FLANNEL_RIGHTS, MASTERS
 from .client import Answer, Client
 from .endpoint import ApiServer
 from .objects import Json
 
-START_SECONDS = 120.0
-POLL_SECONDS = 0.1
+START_SECONDS = 120.0 * PATIENCE
 ROLES = "/apis/rbac.authorization.k8s.io/v1"
 
 
@@ -44,17 +44,15 @@ class RealKubernetesServer(ApiServer):
         certificates = directory / "certificates"
         super().__init__((address,), certificates / "apiserver.crt")
         self.directory = directory
-        self.log_file = directory / "kube-apiserver.log"
         self.etcd = EtcdCluster(directory, namespace=namespace, environment=environment, options=("--unsafe-no-fsync",))
-        self.process: subprocess.Popen[bytes] | None = None
+        program = os.environ["KUBE_APISERVER"]
+        self._process = BackgroundProcess(program, directory / "kube-apiserver.log", namespace, environment)
         self._namespace = namespace
-        self._environment = environment
         self.port = inside(namespace, free_port) if namespace else free_port()
         tokens = directory / "tokens.csv"
         tokens.write_text(f'{self.admin_token},{ADMIN},1,"{MASTERS}"\n{self.token},{FLANNEL},2\n')
-        self._command = ["ip", "netns", "exec", namespace] if namespace else []
-        self._command += [
-            os.environ["KUBE_APISERVER"],
+        self._command = [
+            program,
             f"--etcd-servers={self.etcd.endpoints}",
             f"--secure-port={self.port}",
             f"--bind-address={address}",
@@ -89,21 +87,8 @@ class RealKubernetesServer(ApiServer):
 
     def start(self) -> None:
         self.etcd.start()
-        with self.log_file.open("ab") as log:
-            self.process = subprocess.Popen(
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                env=self._environment,
-                start_new_session=True,
-            )
-        deadline = time.monotonic() + START_SECONDS
-        while not self._is_ready():
-            if self.process.poll() is not None or time.monotonic() > deadline:
-                log_end = "\n".join(self.log_file.read_text().splitlines()[-5:])
-                raise LabError(f"{os.environ['KUBE_APISERVER']} does not get ready:\n{log_end}")
-            time.sleep(POLL_SECONDS)
+        self._process.launch(self._command)
+        self._process.wait_until(self._is_ready, time.monotonic() + START_SECONDS)
         rules = [
             {"apiGroups": [""], "resources": [resource], "verbs": [verb]} for verb, resource in sorted(FLANNEL_RIGHTS)
         ]
@@ -116,9 +101,8 @@ class RealKubernetesServer(ApiServer):
 
     def kill(self) -> None:
         """Its etcd goes on: what was stored is there again after ``start``."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait()
+        if self._process.running:
+            self._process.kill()
 
     def put_nodes(self, nodes: Iterable[Json]) -> None:
         for value in nodes:
