@@ -11,14 +11,8 @@ from flannel_core.lab.stores import EtcdLabStore
 HEALED = 15.0
 
 
-def cloud_of(lab: Lab) -> AwsLabCloud:
-    cloud = lab.cloud("aws-vpc")
-    assert isinstance(cloud, AwsLabCloud)
-    return cloud
-
-
 def test_both_families_go_into_both_tables_and_the_routes_of_a_table_no_longer_named_go(lab: Lab) -> None:
-    cloud = cloud_of(lab)
+    cloud = AwsLabCloud.of(lab)
     second = cloud.create_table()
     a, b = lab.hosts(2, backend="aws-vpc", ipv6=True, options={"RouteTableID": [cloud.table, second]})
     wanted = {str(subnet): cloud.interfaces[host.machine.name] for host in (a, b) for subnet in host.env.subnets}
@@ -33,7 +27,7 @@ def test_both_families_go_into_both_tables_and_the_routes_of_a_table_no_longer_n
 
 
 def test_a_table_of_another_vpc_is_named_until_another_one_is(lab: Lab) -> None:
-    cloud = cloud_of(lab)
+    cloud = AwsLabCloud.of(lab)
     other = cloud.create_table(cloud.ec2("create_vpc", CidrBlock="192.0.2.0/24")["Vpc"]["VpcId"])
     (a,) = lab.hosts(1, backend="aws-vpc", started=False, options={"RouteTableID": other})
     a.start()
@@ -44,9 +38,9 @@ def test_a_table_of_another_vpc_is_named_until_another_one_is(lab: Lab) -> None:
     lab.eventually(lambda: cloud.routes() == {str(a.subnet): cloud.interfaces["h1"]}, within=HEALED)
 
 
-def test_while_the_store_is_away_anothers_route_for_our_subnet_is_named_and_left(lab: Lab) -> None:
-    cloud = cloud_of(lab)
-    (a,) = lab.hosts(1, backend="aws-vpc", store="etcd")
+def test_while_the_store_never_answers_anothers_route_for_our_subnet_is_named_and_left(lab: Lab) -> None:
+    cloud = AwsLabCloud.of(lab)
+    (a,) = lab.hosts(1, backend="aws-vpc", store="etcd", options={"CheckInterval": 1})
     assert isinstance(a.store, EtcdLabStore)
     ours, (_, stranger) = cloud.interfaces["h1"], cloud.add_stranger()
     lab.eventually(lambda: cloud.routes() == {str(a.subnet): ours}, within=HEALED)
@@ -61,7 +55,7 @@ def test_while_the_store_is_away_anothers_route_for_our_subnet_is_named_and_left
 
 
 def test_the_route_goes_with_the_lease_and_who_has_lost_it_does_not_take_it_back(lab: Lab) -> None:
-    cloud = cloud_of(lab)
+    cloud = AwsLabCloud.of(lab)
     a, b = lab.hosts(2, backend="aws-vpc", started=False)
     one_subnet = {"SubnetMin": "10.5.7.0", "SubnetMax": "10.5.7.0"}
     backend = {"Type": "aws-vpc", **cloud.options, "CheckInterval": 1}
@@ -85,7 +79,7 @@ def test_the_route_goes_with_the_lease_and_who_has_lost_it_does_not_take_it_back
 
 
 def test_credentials_reach_no_log_whatever_it_is_told_to_say(lab: Lab) -> None:
-    cloud = cloud_of(lab)
+    cloud = AwsLabCloud.of(lab)
     (a,) = lab.hosts(1, backend="aws-vpc", started=False)
     a.start(v="10")
     lab.wait_until_ready([a])

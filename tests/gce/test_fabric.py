@@ -6,87 +6,29 @@ discovery document which google-api-python-client ships; each test ends by askin
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import pytest
 
-from flannel_core.lab import Host, Lab
-from flannel_core.lab.gce.lab_cloud import PORT, GceLabCloud
-from flannel_core.lab.network import execute
+from flannel_core.lab import Lab
+from flannel_core.lab.cloud_fabric import CloudFabric
+from flannel_core.lab.gce.lab_cloud import GceLabCloud
 from flannel_core.lab.programs import FLANNELCTL
 
-HEALED = 30.0
-"""Seconds within which a drift check has come by: every second here, after a failure with backoff, and the SDK's own
-tries take up to 14 s before they are one."""
-
-
-class Fabric:
-    """Hosts in a network of their own, whose agents run."""
-
-    def __init__(self, lab: Lab, hosts: Sequence[Host]) -> None:
-        cloud = lab.cloud("gce")
-        assert isinstance(cloud, GceLabCloud)
-        self.lab = lab
-        self.cloud = cloud
-        self.hosts = list(hosts)
-
-    def instance(self, host: Host) -> str:
-        return self.cloud.instances[host.machine.name]
-
-    @property
-    def own_routes(self) -> dict[str, str]:
-        """What the network has to hold."""
-        return {str(subnet): self.instance(host) for host in self.hosts for subnet in host.env.subnets}
-
-    def comes_into_place(self) -> None:
-        """Each host's route is there and no other, all pods reach each other, nobody has anything to complain of."""
-        self.lab.eventually(lambda: self.cloud.routes() == self.own_routes, within=HEALED)
-        self.lab.eventually(lambda: all(a.pings(b) for a in self.hosts for b in self.hosts if a is not b))
-        self.lab.eventually(lambda: not [problem for host in self.hosts for problem in host.status().problems], HEALED)
-
-    def is_looked_at(self, host: Host, times: int = 2) -> None:
-        """Wait for so many drift checks of ``host`` that begin from now on."""
-
-        def looks() -> int:
-            asked = self.cloud.requests([host.machine.name])
-            return sum(each.method == "routes.list" and "pageToken" not in each.parameters for each in asked)
-
-        before = looks()
-        self.lab.eventually(lambda: looks() > before + times, HEALED)
-
-    def has_unanswered(self, host: Host) -> bool:
-        """Whether a request of ``host`` lies at the API and is not read."""
-        sockets = execute(f"flannel-{self.lab.id}-net", f"ss -Htn state established sport = :{PORT}", os.environ)
-        rows = [line.split() for line in sockets.splitlines()]  # Recv-Q Send-Q local peer
-        return any(int(row[0]) > 0 and f"{host.machine.ipv4}".partition("/")[0] in row[3] for row in rows)
-
-    def repairs_its_kernel(self, host: Host) -> None:
-        """Change what the agent keeps in order, and wait until it is."""
-        host.run("sysctl --quiet net.ipv4.ip_forward=0")
-        self.lab.eventually(lambda: host.run("sysctl --values net.ipv4.ip_forward").strip() == "1")
-
-    def complains(self, host: Host, text: str) -> str:
-        """Wait until ``host``'s status says ``text``; returns the problem."""
-        return str(
-            self.lab.eventually(lambda: next((p for p in host.status().problems if text in p), None), within=HEALED)
-        )
+Fabric = CloudFabric[GceLabCloud]
 
 
 @pytest.fixture(scope="module")
 def running() -> Iterator[Fabric]:
     """Three hosts, for tests each of which leaves them in place."""
-    with Lab() as the_lab:
-        yield Fabric(the_lab, the_lab.hosts(3, backend="gce", options={"CheckInterval": 1}))
+    with Lab() as lab:
+        yield Fabric(lab, GceLabCloud.of(lab), lab.hosts(3, backend="gce", options={"CheckInterval": 1}))
 
 
 @pytest.fixture
 def fabric(running: Fabric) -> Iterator[Fabric]:
-    running.comes_into_place()
-    running.cloud.forget_requests()
-    yield running
-    running.cloud.heal()
-    running.comes_into_place()
+    with running.left_in_place():
+        yield running
     assert running.cloud.faults() == []
 
 
@@ -118,7 +60,7 @@ def test_agents_that_restart_one_by_one_write_nothing_and_lose_no_packet(fabric:
         for host in (a, b, c):
             host.restart()
             fabric.lab.wait_until_ready([host])
-            fabric.is_looked_at(host)
+        fabric.is_looked_at(a, b, c)
     assert fabric.cloud.writes() == []
     assert [host.status().writes for host in (a, b, c)] == [0, 0, 0]
     assert one.lost == other.lost == 0
@@ -135,15 +77,14 @@ def test_routes_that_are_not_ours_are_left_inside_network_and_outside(fabric: Fa
     a, stranger = fabric.hosts[0], fabric.cloud.add_stranger()
     foreign = {
         "10.5.200.0/24": stranger,  # a dead host's too
-        "10.5.0.0/16": fabric.instance(a),  # Network itself, not inside it
-        "10.99.0.0/24": fabric.instance(a),
+        "10.5.0.0/16": fabric.next_hop(a),  # Network itself, not inside it
+        "10.99.0.0/24": fabric.next_hop(a),
     }
     for destination, hop in foreign.items():
         fabric.cloud.put_route(destination, hop)
-    fabric.cloud.put_route("10.5.201.0/24", fabric.instance(a), name="by-hand")
-    foreign["10.5.201.0/24"] = fabric.instance(a)
-    for host in fabric.hosts:
-        fabric.is_looked_at(host)
+    fabric.cloud.put_route("10.5.201.0/24", fabric.next_hop(a), name="by-hand")
+    foreign["10.5.201.0/24"] = fabric.next_hop(a)
+    fabric.is_looked_at(*fabric.hosts)
     assert fabric.cloud.routes() == fabric.own_routes | foreign
     assert fabric.cloud.writes() == []
     for destination in foreign:
@@ -152,7 +93,7 @@ def test_routes_that_are_not_ours_are_left_inside_network_and_outside(fabric: Fa
 
 
 def test_a_route_to_us_for_a_subnet_that_we_do_not_have_is_removed(fabric: Fabric) -> None:
-    fabric.cloud.put_route("10.5.202.0/24", fabric.instance(fabric.hosts[0]))
+    fabric.cloud.put_route("10.5.202.0/24", fabric.next_hop(fabric.hosts[0]))
     fabric.comes_into_place()
 
 
@@ -173,7 +114,7 @@ def put_in_need_of(fabric: Fabric, method: str) -> None:
         case "routes.insert" | "globalOperations.get" | "routes.get":
             fabric.cloud.delete_route(a.subnet)
         case "routes.delete":
-            fabric.cloud.put_route("10.5.203.0/24", fabric.instance(a))
+            fabric.cloud.put_route("10.5.203.0/24", fabric.next_hop(a))
 
 
 @pytest.mark.drawn(2)
@@ -230,14 +171,10 @@ def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric
 
 def test_an_api_that_never_answers_holds_up_neither_a_repair_nor_the_end(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
-    fabric.cloud.process.freeze()
-    try:
-        fabric.lab.eventually(lambda: fabric.has_unanswered(a))
+    with fabric.unanswered(a):
         fabric.repairs_its_kernel(a)
         assert a.pings(b)
         assert a.stop() == 0
-    finally:
-        fabric.cloud.process.thaw()
     a.start()
     fabric.lab.wait_until_ready([a])
     assert fabric.cloud.writes() == []
@@ -247,7 +184,9 @@ def test_an_operation_that_never_ends_holds_up_neither_a_repair_nor_the_end(fabr
     a, b, c = fabric.hosts
     fabric.cloud.operations(None, times=1)
     fabric.cloud.delete_route(a.subnet)
-    fabric.lab.eventually(lambda: "globalOperations.get" in [each.method for each in fabric.cloud.requests()], HEALED)
+    fabric.lab.eventually(
+        lambda: "globalOperations.get" in [each.method for each in fabric.cloud.requests()], fabric.cloud.heal_seconds
+    )
     fabric.repairs_its_kernel(a)
     assert b.pings(c)
     assert a.stop() == 0
@@ -275,7 +214,7 @@ def test_an_api_that_is_away_at_the_start_is_waited_for_while_the_old_route_forw
         fabric.cloud.process.call("down")
         try:
             a.start()
-            fabric.lab.eventually(lambda: "Connection refused" in (a.status().waiting_for or ""), HEALED)
+            fabric.waits(a, "Connection refused")
         finally:
             fabric.cloud.process.call("up")
         fabric.lab.wait_until_ready([a])

@@ -6,16 +6,12 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ..cloud import LabCloud
-from ..cloud_process import CloudProcess
-from ..network import UNDERLAY4, UNDERLAY6, Machine
+from ..network import Machine
 from .faults import Asked
 from .metadata_server import access_key_of
 
 PORT = 5000
-CHECK_SECONDS = 2
 IMAGE = "ami-12c6146b"
 """One that moto has."""
 
@@ -23,25 +19,20 @@ IMAGE = "ami-12c6146b"
 class AwsLabCloud(LabCloud):
     """``ec2`` is the API as the account's owner sees it; the other methods do what the API does not."""
 
+    backend = "aws-vpc"
+    server = "flannel_core.lab.aws.server"
+    port = PORT
+    heal_seconds = 15.0
+
     def __init__(self, directory: Path, namespace: str, environment: Mapping[str, str]) -> None:
-        self.process = CloudProcess("flannel_core.lab.aws.server", directory, namespace, environment)
-        self.process.start()
+        super().__init__(directory, namespace, environment)
         facts = self.process.call("facts")
         self.vpc: str = facts["vpc"]
         self.subnet: str = facts["subnet"]
         self.table: str = facts["table"]
         """The VPC's main one, which the subnet goes by."""
-        self.instances: dict[str, str] = {}
-        """Their ids, by the name of the machine."""
         self.interfaces: dict[str, str] = {}
         """The ids of their interfaces, by the name of the machine."""
-        self._forgotten = 0
-        self._has_ipv4 = True
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        address = UNDERLAY4[1] if self._has_ipv4 else f"[{UNDERLAY6[1]}]"
-        return {"Endpoint": f"http://{address}:{PORT}", "CheckInterval": CHECK_SECONDS}
 
     def join(self, machine: Machine) -> dict[str, str]:
         self._has_ipv4 = machine.ipv4 is not None
@@ -70,6 +61,9 @@ class AwsLabCloud(LabCloud):
             for route in found
             if route.get("GatewayId") != "local"
         }
+
+    def next_hop(self, machine: str) -> str:
+        return self.interfaces[machine]
 
     def delete_route(self, destination: object, table: str = "") -> None:
         self.ec2("delete_route", RouteTableId=table or self.table, **_block(destination))
@@ -111,23 +105,20 @@ class AwsLabCloud(LabCloud):
     def requests(self, machines: Iterable[str] = ()) -> list[Asked]:
         """What the agents have asked since ``forget_requests``, of these machines or of all."""
         keys = {access_key_of(self.instances[name]) for name in (machines or self.instances)}
-        asked = msgspec.convert(self.process.call("log"), list[Asked])
-        return [each for each in asked[self._forgotten :] if each.key in keys]
+        return [asked for asked in self._log(Asked) if asked.key in keys]
+
+    def looks(self, machine: str) -> int:
+        # By filter: one table by its id is looked at before each write.
+        tables = [asked for asked in self.requests([machine]) if asked.action == "DescribeRouteTables"]
+        return sum("RouteTableId.1" not in asked.parameters for asked in tables)
 
     def writes(self, machines: Iterable[str] = ()) -> list[str]:
         """The actions among them that change something."""
         return [asked.action for asked in self.requests(machines) if asked.is_write]
 
-    def forget_requests(self) -> None:
-        self._forgotten = len(self.process.call("log"))
-
     def refuse(self, action: str, code: str, status: int = 400, times: int | None = None) -> None:
         """Refuse ``times`` requests of an action (``*``: of any) with this code; None: all from now on."""
         self.process.call("refuse", action=action, code=code, status=status, times=times)
-
-    def heal(self) -> None:
-        """Refuse nothing more."""
-        self.process.call("heal")
 
 
 def _next_hop(route: Mapping[str, Any]) -> str:

@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import msgspec
-
 from ..cloud import LabCloud
-from ..cloud_process import CloudProcess
-from ..network import UNDERLAY4, UNDERLAY6, Machine
+from ..network import Machine
 from .api import Asked
 
 PORT = 5001
-CHECK_SECONDS = 2
 METADATA4 = "169.254.169.254"
 METADATA6 = "fd20:ce::254"
 ROOT = "https://www.googleapis.com/compute/v1/"
 
 
 class GceLabCloud(LabCloud):
-    """The owner's view of it."""
+    """``instances`` are paths, ``projects/P/zones/Z/instances/N``."""
 
-    def __init__(self, directory: Path, namespace: str, environment: Mapping[str, str]) -> None:
-        self.process = CloudProcess("flannel_core.lab.gce.server", directory, namespace, environment)
-        self.process.start()
-        self.instances: dict[str, str] = {}
-        """Their paths, ``projects/P/zones/Z/instances/N``, by the name of the machine."""
-        self._forgotten = 0
-        self._has_ipv4 = True
-
-    @property
-    def options(self) -> Mapping[str, Any]:
-        address = UNDERLAY4[1] if self._has_ipv4 else f"[{UNDERLAY6[1]}]"
-        return {"Endpoint": f"http://{address}:{PORT}", "CheckInterval": CHECK_SECONDS}
+    backend = "gce"
+    server = "flannel_core.lab.gce.server"
+    port = PORT
+    heal_seconds = 30.0  # the SDK's own tries take up to 14
 
     def join(self, machine: Machine) -> dict[str, str]:
         self._has_ipv4 = machine.ipv4 is not None
@@ -62,6 +49,9 @@ class GceLabCloud(LabCloud):
         """But for the one to the internet: destination to instance or address."""
         found = {route["destRange"]: route for route in self.process.call("routes") if "nextHopGateway" not in route}
         return {destination: _hop(route) for destination, route in found.items()}
+
+    def next_hop(self, machine: str) -> str:
+        return self.instances[machine]
 
     def put_route(self, destination: object, hop: str, *, name: str = "", **changes: Any) -> None:
         """Make or replace one, of flannel's name for it or of another; ``changes`` are further fields of it."""
@@ -95,20 +85,19 @@ class GceLabCloud(LabCloud):
     def requests(self, machines: Iterable[str] = ()) -> list[Asked]:
         """What the agents have asked since ``forget_requests``, of these machines or of all."""
         names = set(machines or self.instances)
-        asked = msgspec.convert(self.process.call("log"), list[Asked])
-        return [each for each in asked[self._forgotten :] if each.user in names]
+        return [asked for asked in self._log(Asked) if asked.user in names]
+
+    def looks(self, machine: str) -> int:
+        first = [asked for asked in self.requests([machine]) if "pageToken" not in asked.parameters]
+        return sum(asked.method == "routes.list" for asked in first)
 
     def faults(self) -> list[str]:
         """What of all requests and answers since ``forget_requests`` was not as the discovery document has it."""
-        asked = msgspec.convert(self.process.call("log"), list[Asked])
-        return [f"{each.method}: {fault}" for each in asked[self._forgotten :] for fault in each.faults]
+        return [f"{asked.method}: {fault}" for asked in self._log(Asked) for fault in asked.faults]
 
     def writes(self, machines: Iterable[str] = ()) -> list[str]:
         """The methods among the requests that change something."""
         return [asked.method for asked in self.requests(machines) if asked.is_write]
-
-    def forget_requests(self) -> None:
-        self._forgotten = len(self.process.call("log"))
 
     def refuse(self, method: str, reason: str, status: int, times: int | None = None) -> None:
         """Refuse ``times`` requests of a method (``*``: of any) for this reason; None: all from now on."""
@@ -117,10 +106,6 @@ class GceLabCloud(LabCloud):
     def operations(self, seconds: float | None, code: str = "", status: int = 0, times: int | None = None) -> None:
         """Have the next ``times`` operations take so long (None: for ever), and fail with ``code``."""
         self.process.call("operations", seconds=seconds, code=code, status=status, times=times)
-
-    def heal(self) -> None:
-        """Refuse nothing more, and have operations succeed."""
-        self.process.call("heal")
 
 
 def route_name(destination: object) -> str:
