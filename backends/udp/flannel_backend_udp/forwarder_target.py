@@ -115,17 +115,19 @@ class ForwarderTarget(Target):
         return found
 
     async def _state(self) -> State | None:
-        if self._connection is not None:
-            try:
-                return await self._look(self._connection)
-            except ForwarderEnded:
-                self._disconnect()
-        self._connection = connect(self.path)
-        return None if self._connection is None else await self._look(self._connection)
+        try:
+            return await self._look()
+        except ForwarderEnded:  # long ago, or just now that its device is gone: there is another, or none
+            self._disconnect()
+            return await self._look()
 
-    async def _look(self, connection: Connection) -> State | None:
-        """None, and the end of it, for a forwarder that does not understand all that is to be said to it."""
-        state = await connection.ask(Look(by=self._name), State)
+    async def _look(self) -> State | None:
+        """None where there is no forwarder. One that does not understand all that is to be said to it is ended."""
+        if self._connection is None:
+            self._connection = connect(self.path)
+        if self._connection is None:
+            return None
+        state = await self._connection.ask(Look(by=self._name), State)
         if state.version == VERSION:
             return state
         await self._stop()
