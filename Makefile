@@ -108,7 +108,7 @@ soak: install ## kill -9 random agents of a lab, 50 times; each time the end sta
 	$(BIN)/python benchmarks/soak.py
 
 fuzz: install ## a million random packets, and as many datagrams, through the forwarder of the backend udp
-	FLANNEL_FUZZ=1000000 $(BIN)/pytest backends/udp/tests -k random
+	FLANNEL_FUZZ=1000000 $(BIN)/pytest backends/udp/tests tests/udp -k random
 
 bench: install ## start time, memory and programming time, beside Go flannel's
 	$(BIN)/python benchmarks/converge.py

@@ -34,6 +34,12 @@ FAULTS = {
 }
 
 
+@pytest.fixture
+def lab() -> Iterator[Lab]:
+    with Lab() as the_lab:
+        yield the_lab
+
+
 @pytest.fixture(scope="module")
 def network() -> Iterator[tuple[Lab, Host, Host]]:
     with Lab() as lab:
