@@ -8,7 +8,6 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from threading import Thread, Timer
 from typing import Any
@@ -17,7 +16,6 @@ import pytest
 
 from flannel_cni import delegate, plugin
 from flannel_cni.protocol import Call, CniError
-from flannel_core.lab import Lab
 
 POD_LOG = "Check the flannel pod log for this node"
 
@@ -275,20 +273,6 @@ def test_no_subnet_env_and_no_agent(node: Any) -> None:
     node.subnet_env.unlink()
     start = f"failed to load flannel 'subnet.env' file: open {node.subnet_env}: no such file or directory. "
     assert node.add().error == (999, f"{start}No flanneld answers at {node.directory}/flanneld.sock. {POD_LOG}.")
-
-
-@pytest.fixture
-def lab() -> Iterator[Lab]:
-    with Lab() as the_lab:
-        yield the_lab
-
-
-def test_no_subnet_env_and_an_agent_that_says_what_it_waits_for(node: Any, lab: Lab) -> None:
-    (host,) = lab.hosts(1, configured=False)
-    lab.eventually(lambda: "no network configuration yet" in (host.status().waiting_for or ""))
-    code, message = node.add(subnetFile=str(host.subnet_file)).error
-    assert code == 999
-    assert message.endswith(f"no such file or directory. flanneld on this node waits for {host.status().waiting_for}.")
 
 
 def test_an_agent_that_does_not_answer_in_its_own_words(node: Any) -> None:

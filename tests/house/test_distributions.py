@@ -1,4 +1,4 @@
-"""Every backend and store is a distribution that the root, tox and the import contract know."""
+"""Every backend and store is a distribution that the root, tox and the import contract know; tox the CNI plugin too."""
 
 from __future__ import annotations
 
@@ -43,12 +43,16 @@ class TestPlugin:
         assert plugin.name in extras["all"][0]
         assert root["tool"]["uv"]["sources"][distribution(plugin)] == {"workspace": True}
 
-    def test_tox_has_an_environment_for_it_alone(self, plugin: Path) -> None:
-        tox = configparser.ConfigParser(interpolation=None)
-        tox.read(ROOT / "tox.ini")
-        pythons, _, rest = tox["tox"]["env_list"].partition("-{")
-        assert pythons == "py3{11,12,13,14}"
-        assert plugin.name in rest.partition("}")[0].split(",")
-        settings = tox["testenv"]["set_env"]
-        assert re.search(rf"^(.*,)?{plugin.name}(,.*)?: KIND = {plugin.parent.name.removesuffix('s')}$", settings, re.M)
-        assert f"\n{plugin.name}: NAME = {plugin.name}\n" in f"{settings}\n"
+
+@pytest.mark.parametrize("path", [*PLUGINS, ROOT / "cni"], ids=lambda path: path.name)
+def test_tox_has_an_environment_for_it_alone(path: Path) -> None:
+    tox = configparser.ConfigParser(interpolation=None)
+    tox.read(ROOT / "tox.ini")
+    pythons, _, rest = tox["tox"]["env_list"].partition("-{")
+    assert pythons == "py3{11,12,13,14}"
+    assert path.name in rest.partition("}")[0].split(",")
+    settings = re.findall(r"^(.+): (\w+) = (.+)$", tox["testenv"]["set_env"], re.M)
+    its_own = {key: value for names, key, value in settings if path.name in names.split(",")}
+    assert its_own["NAME"] == path.name
+    assert its_own["DISTRIBUTION"].replace("{env:NAME}", path.name) == project(path)["project"]["name"]
+    assert its_own["DIRECTORY"].replace("{env:NAME}", path.name) == str(path.relative_to(ROOT))
