@@ -39,7 +39,7 @@ def test_an_agent_that_starts_while_etcd_is_away_goes_on_as_an_earlier_one_left_
         lab.eventually(lambda: a.status().problems == (), 10)
     assert pings.lost == 0
     assert (a.directory / "subnet.env").read_bytes() == before
-    lab.eventually(lambda: a.status().lease.renewed)
+    lab.eventually(lambda: a.status().lease.renewed, 15)  # a call waits 4 s for its answer, and 4 s before the next
 
 
 def test_what_is_broken_meanwhile_is_put_back_from_memory(lab):
