@@ -16,7 +16,8 @@ from flannel_core.errors import FlannelError
 from flannel_core.plugins import PluginBroken, PluginMissing, load_backend
 
 from . import record
-from .cloud import LabCloud, lab_cloud
+from .cloud import LabCloud
+from .clouds import lab_cloud
 from .hosts import PING_SECONDS, Host
 from .network import MOST_MACHINES, LabError, Machine, Pod, Underlay
 from .patience import PATIENCE

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from flannel_core.plugins import PluginBroken, PluginMissing, load_backend, load_store
 
-from .cloud import cloud_lacks
+from .clouds import cloud_lacks
 from .network import in_a_throw_away_namespace
 from .programs import FLANNELD
 

@@ -8,8 +8,8 @@ from collections.abc import Collection, Iterator, Mapping
 import pytest
 
 from flannel_core.lab import Host, Lab
-from flannel_core.lab.cloud import cloud_lacks
 from flannel_core.lab.cloud_router import Instance, Router, rules
+from flannel_core.lab.clouds import cloud_lacks
 from flannel_core.lab.network import inside
 
 
