@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -141,19 +141,14 @@ def exit_code_reference() -> str:
     )
 
 
-def config_errors() -> Iterator[ConfigError]:
+def config_errors() -> list[ConfigError]:
     """What is said of each of MISTAKES, without what was said of an earlier one."""
-    said = set()
-    for mistake in MISTAKES:
-        tree = {"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}
-        if isinstance(mistake, dict):
-            text = json.dumps((tree | mistake) if mistake else {"Backend": tree["Backend"]}).encode()
-        else:
-            text = mistake.encode("latin-1")
-        for error in check(text, "FILE").errors:
-            if error not in said:
-                said.add(error)
-                yield error
+    network, backend = {"Network": "10.5.0.0/16"}, {"Backend": {"Type": "vxlan"}}
+    texts = [
+        (json.dumps(backend | (network | mistake if mistake else {})) if isinstance(mistake, dict) else mistake)
+        for mistake in MISTAKES
+    ]
+    return list(dict.fromkeys(error for text in texts for error in check(text.encode("latin-1"), "FILE").errors))
 
 
 def config_error_table() -> str:
@@ -182,10 +177,12 @@ def error_reference(core: Path, plugins: Mapping[str, Path]) -> str:
 
 
 def _parsed(package: Path) -> dict[Path, ast.Module]:
+    """By the path inside ``package``: what the directories above it are called means nothing."""
+    paths = sorted(path.relative_to(package) for path in package.rglob("*.py"))
     return {
-        path: ast.parse(path.read_text(encoding="utf-8"))
-        for path in sorted(package.rglob("*.py"))
-        if not {"lab", "conformance", "netlink"} & set(path.relative_to(package).parts)
+        path: ast.parse((package / path).read_text(encoding="utf-8"))
+        for path in paths
+        if not {"lab", "conformance", "netlink"} & set(path.parts)
     }
 
 
@@ -199,7 +196,7 @@ def _subclasses(names: set[str], trees: Iterable[ast.Module]) -> set[str]:
 
 
 def _error_section(title: str, trees: Iterable[ast.Module], kinds: Collection[str]) -> str:
-    """ "" where there is nothing to say."""
+    """Empty where there is nothing to say."""
     trees, rows = list(trees), []
     codes = {kind: EXIT_USAGE if kind == "UsageError" else EXIT_FAILED for kind in kinds}
     constants = _constants(trees)
