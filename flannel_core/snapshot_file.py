@@ -99,6 +99,8 @@ class SnapshotFile:
         self.path = directory / FILE_NAME
         self._changed = asyncio.Event()
         self._touched = time.monotonic()
+        self._as_of = time.time()
+        """When the store was heard of last: the age of the file, whenever it is written."""
         self._writing = Lock()
         self._said = StateLog(log)
 
@@ -108,15 +110,17 @@ class SnapshotFile:
         return self._changed.is_set()
 
     def note(self) -> None:
-        """Something changed. Costs nothing: it is written later."""
+        """The store has told of a change. Costs nothing: it is written later."""
+        self._as_of = time.time()
         self._changed.set()
 
     def still_true(self) -> None:
         """The store has answered, and there is nothing new."""
+        self._as_of = time.time()
         if not self.is_behind and time.monotonic() > self._touched + TOUCHED_SECONDS:
             self._touched = time.monotonic()
             try:
-                os.utime(self.path)
+                os.utime(self.path, (self._as_of, self._as_of))
             except OSError:
                 self.note()  # it is gone
 
@@ -136,7 +140,7 @@ class SnapshotFile:
         """Now. False: it cannot be written, which is said once and harms nothing else."""
         try:
             with self._writing:
-                write_atomically(self.path, _lines(contents), mode=0o600)
+                write_atomically(self.path, _lines(contents), mode=0o600, modified=self._as_of)
         except (OSError, UnicodeDecodeError) as error:
             self._said.say("file", logging.WARNING, f"{self.path}: the peers cannot be remembered: {error}")
             return False

@@ -7,9 +7,15 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
-def write_atomically(path: Path, data: bytes | Iterable[bytes], mode: int = 0o644, directory_mode: int = 0o755) -> None:
+def write_atomically(
+    path: Path,
+    data: bytes | Iterable[bytes],
+    mode: int = 0o644,
+    directory_mode: int = 0o755,
+    modified: float | None = None,
+) -> None:
     """Put ``data``, or all of its parts, at ``path`` with exactly ``mode`` whatever the umask; the directory is made if
-    it is missing.
+    it is missing. ``modified`` is the time of modification it gets, in Unix time: now if it is None.
 
     A reader sees the old content or the new, never a part. Raises OSError (disk full, read-only) with the old file
     untouched and the temporary one gone.
@@ -22,6 +28,8 @@ def write_atomically(path: Path, data: bytes | Iterable[bytes], mode: int = 0o64
             os.fchmod(file.fileno(), mode)
             file.writelines((data,) if isinstance(data, bytes) else data)
             file.flush()
+            if modified is not None:
+                os.utime(file.fileno(), (modified, modified))
             os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:

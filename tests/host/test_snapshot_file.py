@@ -137,3 +137,17 @@ def test_what_is_still_true_is_marked_so_without_being_written_and_what_is_behin
     file.path.unlink()
     fresh.still_true()
     assert fresh.is_behind, "it is gone, and will be written again"
+
+
+def test_its_age_is_when_the_store_was_heard_of_last_however_late_it_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    file = SnapshotFile(tmp_path)
+    file.note()
+    now += 60.0
+    file.save(contents())
+    remembered = file.load(HERE)
+    assert remembered is not None
+    assert remembered.as_of == 1_000.0

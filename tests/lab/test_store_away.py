@@ -137,11 +137,14 @@ def test_the_file_is_for_root_alone_and_follows_who_comes_and_goes(lab):
 
 
 def test_readiness_ends_once_the_store_has_been_silent_for_the_time_given_and_health_does_not(lab):
-    a, b = lab.hosts(2, store="etcd", started=False)
+    a, b, c = lab.hosts(3, store="etcd", started=False)
     a.start(store_silence="2")
     b.start()
-    lab.wait_until_ready()
+    lab.wait_until_ready([a, b])
     lab.eventually(lambda: a.http("/readyz")[0] == 200 and knows_its_peers(a, 1))
+    c.start()  # what is heard now is written when the agent ends, and is no younger for that
+    lab.wait_until_ready([c])
+    lab.eventually(lambda: a.pings(c))
     etcd_away(a)
     lab.eventually(lambda: a.http("/readyz")[0] == 503, 10)
     assert b.http("/readyz")[0] == 200
