@@ -8,7 +8,7 @@ changed only. Our own lease counts as the oldest of all and is no peer.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from heapq import heappop, heappush
 from typing import Any
 
@@ -199,12 +199,11 @@ class Admission:
     def _refusal(self, claim: _Claim) -> str | None:
         if not claim.own and claim.endpoint.public_ip in self._own_addresses:
             return f"its public address {claim.endpoint.public_ip} is our own"
-        rivals = {other for other in self._claimants.overlapping(claim) if other.admitted}
+        rivals = [other for other in self._claimants.overlapping(claim) if other.admitted]
         for identity in claim.identities:
-            rivals.update(self._holders.get(identity))
-        older = (other for other in rivals if other.key != claim.key and other.age < claim.age)
-        holder = min(older, key=lambda other: other.age, default=None)
-        return None if holder is None else claim.clash(holder)
+            rivals += self._holders.get(identity)
+        older = [other for other in rivals if other is not claim and other.key != claim.key and other.age < claim.age]
+        return claim.clash(min(older, key=lambda other: other.age)) if older else None
 
     def _delta(self) -> Delta:
         admitted: dict[str, Lease] = {}
@@ -231,8 +230,7 @@ class Admission:
         if isinstance(entry, Malformed):
             return None, Refused(printable(key, 120), (), entry.reason)
         claims = self._claims.get(key, ())
-        bad = dict(self._faults.get(key, {}))
-        bad.update({claim.family: claim.refusal for claim in claims if claim.refusal is not None})
+        bad = {**self._faults.get(key, {}), **{c.family: c.refusal for c in claims if c.refusal is not None}}
         good = [claim.lease for claim in claims if claim.admitted]
         lease = good[0] if good else None
         if len(good) == 2:
@@ -273,7 +271,9 @@ class _Claim:
 
     @property
     def endpoint(self) -> Endpoint:
-        return self.lease.endpoints[0] if self.family == 4 else self.lease.endpoints[-1]
+        endpoint = self.lease.endpoint(self.family)
+        assert endpoint is not None
+        return endpoint
 
     @property
     def subnet(self) -> IPNetwork:
@@ -312,16 +312,16 @@ class _Index:
         for identity in claim.identities:
             self._identities.remove(identity, claim)
 
-    def overlapping(self, claim: _Claim) -> Iterator[_Claim]:
+    def overlapping(self, claim: _Claim) -> Iterable[_Claim]:
         """The claims whose subnet overlaps that of ``claim``, itself among them."""
         return self._subnets[claim.family].overlapping(claim.subnet)
 
-    def clashing(self, claim: _Claim) -> set[_Claim]:
-        """The claims of other leases that overlap ``claim`` or share an identity with it."""
-        found = set(self.overlapping(claim))
+    def clashing(self, claim: _Claim) -> list[_Claim]:
+        """The claims of other leases that overlap ``claim`` or share an identity with it, some of them repeatedly."""
+        found = [*self.overlapping(claim)]
         for identity in claim.identities:
-            found.update(self._identities.get(identity))
-        return {other for other in found if other.key != claim.key}
+            found += self._identities.get(identity)
+        return [other for other in found if other is not claim and other.key != claim.key]
 
 
 class _Queue:
@@ -332,9 +332,10 @@ class _Queue:
         self._claims: dict[_Age, _Claim] = {}
 
     def push(self, claim: _Claim) -> None:
-        if claim.age not in self._claims:
-            heappush(self._ages, claim.age)
-        self._claims[claim.age] = claim
+        age = claim.age
+        if age not in self._claims:
+            heappush(self._ages, age)
+        self._claims[age] = claim
 
     def extend(self, claims: Iterable[_Claim]) -> None:
         for claim in claims:

@@ -61,7 +61,9 @@ class Lease(msgspec.Struct, frozen=True, gc=False):
     @property
     def endpoints(self) -> tuple[Endpoint, ...]:
         """The endpoints that this lease has, IPv4 first."""
-        return tuple(e for e in (self.ipv4, self.ipv6) if e is not None)
+        if self.ipv6 is None:
+            return () if self.ipv4 is None else (self.ipv4,)
+        return (self.ipv6,) if self.ipv4 is None else (self.ipv4, self.ipv6)
 
     @property
     def subnets(self) -> tuple[IPNetwork, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from ipaddress import IPv4Network, IPv6Network
 from typing import Any
 
@@ -47,15 +47,20 @@ class PeerRules:
         self._decode: Callable[[bytes], Any] | None = None
         if backend.Data is not None:
             self._decode = msgspec.json.Decoder(backend.Data).decode
-        self._bad_addresses = {family: self._inside_or_bad(family) for family in FAMILIES}
+        self._bad_addresses = {
+            family: [(*_ends(network), what) for network, what in self._inside_or_bad(family)] for family in FAMILIES
+        }
+        """The first and the last address of each block as numbers, and what it is."""
 
     def families(self, lease: Lease) -> tuple[Family, ...]:
         """The families of ``lease`` that are on here and that its host can be reached in. Raises Refusal if there is
         none, or if its type is not ours."""
-        reached = [e for e in lease.endpoints if not e.leads_nowhere] if len(lease.endpoints) > 1 else lease.endpoints
+        reached: Collection[Endpoint] = lease.endpoints
+        if len(reached) > 1:
+            reached = [e for e in reached if not e.leads_nowhere]
         if not reached:
             raise Refusal("its host can be reached in no family just now, as it says itself")
-        families = tuple(f for f in FAMILIES if lease.endpoint(f) in reached and self._config.space(f) is not None)
+        families = tuple([f for f in FAMILIES if lease.endpoint(f) in reached and self._config.space(f) is not None])
         if not families:
             raise Refusal(
                 f"it has {' and '.join(f'IPv{e.subnet.version}' for e in lease.endpoints)} only, which is off"
@@ -74,8 +79,9 @@ class PeerRules:
             raise ValueError(f"IPv{family} is none of families()")
         if not _is_part(endpoint.subnet, space.network):
             raise Refusal(f"its subnet {endpoint.subnet} is not a part of {space.network}, the Network")
-        for network, what in self._bad_addresses[family]:
-            if endpoint.public_ip in network:
+        address = int(endpoint.public_ip)
+        for first, last, what in self._bad_addresses[family]:
+            if first <= address <= last:
                 raise Refusal(f"its {_ADDRESS_KEYS[family]} {endpoint.public_ip} is {what}")
         only = self._decoded(lease, family)
         try:
@@ -96,7 +102,8 @@ class PeerRules:
 
     def _decoded(self, lease: Lease, family: Family) -> Lease:
         """``lease`` with that family alone, its data as the backend's Data. Raises Refusal if it does not fit."""
-        endpoint = lease.endpoints[0] if family == 4 else lease.endpoints[-1]
+        endpoint = lease.endpoint(family)
+        assert endpoint is not None
         only = Endpoint(endpoint.subnet, endpoint.public_ip, self._decoded_data(endpoint.data, family))
         ipv4, ipv6 = (only, None) if family == 4 else (None, only)
         return Lease(lease.key, lease.backend_type, ipv4, ipv6, lease.created, lease.revision, lease.expires)
@@ -118,6 +125,10 @@ class PeerRules:
         space = self._config.space(family)
         inside = () if space is None else ((space.network, f"inside {space.network}, the Network itself"),)
         return _BAD_ADDRESSES[family] + inside
+
+
+def _ends(network: IPNetwork) -> tuple[int, int]:
+    return int(network.network_address), int(network.broadcast_address)
 
 
 def _is_part(subnet: IPNetwork, network: IPNetwork) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 from .lease import IPNetwork
@@ -32,8 +32,13 @@ class PrefixMap(Generic[T]):
         if not len(table):
             del self._tables[network.prefixlen]
 
-    def overlapping(self, network: IPNetwork) -> Iterator[T]:
+    def overlapping(self, network: IPNetwork) -> Iterable[T]:
         """The items whose network contains ``network`` or lies in it, in no order."""
+        if len(self._tables) == 1 and (table := self._tables.get(network.prefixlen)) is not None:
+            return table.get(_bits(network))
+        return self._of_several_lengths(network)
+
+    def _of_several_lengths(self, network: IPNetwork) -> Iterator[T]:
         length, bits = network.prefixlen, _bits(network)
         for other, table in self._tables.items():
             gap = other - length

@@ -146,7 +146,8 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
                 yield from self._reach(node, family, endpoint)
 
     def _reach(self, node: Node, family: Family, endpoint: Endpoint) -> Iterable[Object | Unreachable]:
-        subnet, remote = str(endpoint.subnet), str(endpoint.public_ip)
+        remote, vtep = str(endpoint.public_ip), str(endpoint.subnet.network_address)
+        subnet = f"{vtep}/{endpoint.subnet.prefixlen}"
         if self.options.direct_routing and (underlay := node.host.on_link(endpoint.public_ip)):
             yield Route(subnet, underlay, gateway=remote)
             return
@@ -154,7 +155,7 @@ class VxlanBackend(Backend[VxlanOptions, VxlanData]):
         if data.vni not in (None, self.options.vni):
             yield Unreachable(f"its VNI is {data.vni}, ours is {self.options.vni}: give both the same Backend.VNI")
             return
-        device, vtep = self.devices[family], str(endpoint.subnet.network_address)
+        device = self.devices[family]
         yield Neighbour(device, vtep, data.vtep_mac)
         yield FdbEntry(device, data.vtep_mac, remote)
         yield Route(subnet, device, gateway=vtep, onlink=True)

@@ -7,10 +7,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from flannel_core.lease import Endpoint, Lease, Malformed
 from flannel_core.lease_json import MAX_VALUE_BYTES
-from flannel_store_kubernetes.nodes import Dialect, Node
+from flannel_store_kubernetes.nodes import BadPodCidrs, Dialect, Node, Spec
+from flannel_store_kubernetes.nodes import pod_cidrs as first_of_each_family
 
 PREFIX = "flannel.alpha.coreos.com"
 DIALECT = Dialect(PREFIX)
@@ -140,3 +143,28 @@ def test_a_node_tells_when_it_was_made_or_zero() -> None:
         node = DIALECT.node(msgspec.json.encode({"metadata": {"name": "n1", "creationTimestamp": text}}))
         assert isinstance(node, Node)
         assert node.created == seconds
+
+
+NEARLY = st.lists(
+    st.sampled_from(
+        ["10", "5", "0", "010", "256", ".", ".", ".", "/", "24", "33", "+8", " ", "\0", "\u0663", "/255.0.0.0"]
+    ),
+    max_size=10,
+).map("".join)
+
+
+@given(st.from_regex(r"\d{1,3}(\.\d{1,3}){3}(/\d{1,3})?", fullmatch=True) | NEARLY)
+def test_ipv4_is_read_as_pythons_own_parsers_read_it(text: str) -> None:
+    def outcome(read: Any) -> Any:
+        try:
+            return read()
+        except ValueError:
+            return None
+
+    assert outcome(lambda: DIALECT.address(4, text, "public_ip")) == outcome(lambda: IPv4Address(text))
+    network = outcome(lambda: IPv4Network(text, strict=False)) if "/" in text else None
+    try:
+        found = first_of_each_family(Spec(pod_cidrs=(text,))).get(4)
+    except BadPodCidrs:
+        found = None
+    assert found == network
