@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from typing import ClassVar
 
@@ -17,6 +19,9 @@ from .reader import read
 from .socket import NetlinkSocket, NotificationsLost, NotificationSocket
 from .watcher import GROUPS, translate
 from .writer import Writer
+
+HELD_BACK_SECONDS = 0.05
+MOST_HELD_BACK_SECONDS = 2.0
 
 
 class KernelTarget(Target):
@@ -67,6 +72,13 @@ class KernelTarget(Target):
         except FlannelError as error:
             raise TargetUnavailable(f"the kernel cannot be written to: {error}") from error
 
+    async def _until_written(self) -> None:
+        """While thousands are written, what is heard is nearly all about them, and as much work as the writing: it
+        waits in the kernel, but not for too long."""
+        deadline = time.monotonic() + MOST_HELD_BACK_SECONDS
+        while self._writer is not None and self._writer.writes_much and time.monotonic() < deadline:  # noqa: ASYNC110
+            await asyncio.sleep(HELD_BACK_SECONDS)
+
     def _is_left_over(self, device: str) -> bool:
         return device in self.scope.devices and (Link.kind, device) not in self.scope.wanted
 
@@ -80,6 +92,7 @@ class KernelTarget(Target):
         try:
             names = _names_now()
             while True:
+                await self._until_written()
                 try:
                     heard = await notifications.receive()
                     own_port = self._writer.port if self._writer is not None else -1

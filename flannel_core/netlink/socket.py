@@ -57,6 +57,9 @@ the receive buffer that an unprivileged process may have."""
 RECEIVE_BYTES = 65536
 """More than the kernel ever puts into one datagram of a dump (32 KiB)."""
 RECEIVE_BUFFER_BYTES = 4 << 20
+NOTIFICATION_BUFFER_BYTES = 16 << 20
+"""The kernel counts some 0.8 KiB for each notification, and twice this: what 10,000 peers cause at a start fits in.
+Nothing is set aside for it."""
 DUMP_ATTEMPTS = 10
 
 
@@ -100,7 +103,7 @@ def _open(receive_buffer: int, protocol: int = socket.NETLINK_ROUTE) -> socket.s
 
 
 class NetlinkSocket:
-    """Asks and writes. Not to be shared between threads, nor between coroutines while one awaits ``write``."""
+    """Asks and writes. One thread at a time may use it."""
 
     def __init__(self, protocol: int = socket.NETLINK_ROUTE) -> None:
         """``protocol``: NETLINK_* of linux/netlink.h."""
@@ -160,21 +163,14 @@ class NetlinkSocket:
 
     def request(self, request: Request) -> None:
         """Write one. Raises NetlinkError."""
-        for error in self._batch([request]).values():
+        for error in self.write([request]).values():
             raise error
 
-    async def write(self, requests: Sequence[Request]) -> dict[int, NetlinkError]:
-        """Write all, a batch at a time; the event loop runs in between. Returns what failed, by place."""
-        failed: dict[int, NetlinkError] = {}
-        for start in range(0, len(requests), BATCH):
-            if start:
-                await asyncio.sleep(0)
-            for place, error in self._batch(requests[start : start + BATCH]).items():
-                failed[start + place] = error
-        return failed
-
-    def _batch(self, requests: Sequence[Request]) -> dict[int, NetlinkError]:
-        """One ``send``: only the last asks for an answer, a failure is answered in any case."""
+    def write(self, requests: Sequence[Request]) -> dict[int, NetlinkError]:
+        """Write some, at most BATCH, with one ``send``. Returns what failed, by place."""
+        if not requests:
+            return {}
+        # Only the last asks for an answer; a failure is answered in any case.
         first = self._send(requests, NLM_F_REQUEST, last_flags=NLM_F_REQUEST | NLM_F_ACK)
         last = len(requests) - 1
         failed: dict[int, NetlinkError] = {}
@@ -225,7 +221,7 @@ class NetlinkSocket:
 class NotificationSocket:
     """Hears what changes in the groups (RTNLGRP_*), from the moment it is made."""
 
-    def __init__(self, groups: Iterable[int], receive_buffer: int = RECEIVE_BUFFER_BYTES) -> None:
+    def __init__(self, groups: Iterable[int], receive_buffer: int = NOTIFICATION_BUFFER_BYTES) -> None:
         self._socket = _open(receive_buffer)
         self._socket.setblocking(False)
         for group in groups:

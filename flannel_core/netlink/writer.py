@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 import struct
-from collections.abc import Callable, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import TypeVar
 
 import msgspec
 
+from .. import threads
 from ..lease import Family
 from ..objects import BOOT_PROTOCOL, Address, FdbEntry, Identity, Link, Neighbour, Object, Route
 from ..target import Failure, Put
@@ -21,9 +27,13 @@ from .reader import dump, neighbour_table
 from .reasons import explain, in_the_way, missing_device
 from .socket import BATCH, NetlinkError, NetlinkSocket
 
+T = TypeVar("T")
+
 GONE = frozenset({errno.ESRCH, errno.ENOENT, errno.ENODEV, errno.EADDRNOTAVAIL})
 """What the kernel answers when asked to remove what it does not have."""
 
+SOON_SECONDS = 0.05
+"""After a great write, the next one is likely to follow within this time: a start writes stage by stage."""
 UNWRITABLE = (OSError, ValueError, KeyError, struct.error)
 """What packing raises for an object whose text is no address, whose number is out of range, ..."""
 
@@ -34,10 +44,18 @@ class Writer:
     def __init__(self, kernel: NetlinkSocket) -> None:
         self._kernel = kernel
         self._turn = asyncio.Lock()
+        self._giving_up = threading.Event()
+        """Nobody waits any more for what the thread writes."""
+        self._much_until = 0.0
 
     @property
     def port(self) -> int:
         return self._kernel.port
+
+    @property
+    def writes_much(self) -> bool:
+        """A great write is under way, or was just now: the next one follows soon."""
+        return time.monotonic() < self._much_until
 
     def close(self) -> None:
         self._kernel.close()
@@ -51,40 +69,62 @@ class Writer:
             link_writer = LinkWriter(self._kernel, is_left_over)
             failures = link_writer.remove([item for item in removes if isinstance(item, Link)])
             failures += link_writer.put([put for put in puts if isinstance(put.object, Link)])
-            indexes = Indexes(self._kernel)
-            failures += await self._remove([item for item in removes if not isinstance(item, Link)], indexes)
-            failures += await self._put([put for put in puts if not isinstance(put.object, Link)], indexes)
-            return failures
+            return failures + await self._write_all(
+                [put for put in puts if not isinstance(put.object, Link)],
+                [item for item in removes if not isinstance(item, Link)],
+            )
 
-    async def _remove(self, removes: Sequence[Object], indexes: Indexes) -> list[Failure]:
+    async def _write_all(self, puts: Sequence[Put], removes: Sequence[Object]) -> list[Failure]:
+        """Many are written by a thread: the kernel takes up to 0.1 ms for each (it compares a route to the next hops of
+        all others), in which leases can be taken in. A few, of which somebody waits for each, are not worth one."""
+        self._giving_up.clear()
+        if len(puts) + len(removes) <= BATCH:
+            return self._write_now(puts, removes)
+        self._much_until = math.inf
+        writing = threads.call(partial(self._write_now, puts, removes))
+        try:
+            return await asyncio.shield(writing)
+        except asyncio.CancelledError:
+            self._giving_up.set()
+            await asyncio.wait([writing])  # a batch at most: the socket is its until then
+            raise
+        finally:
+            self._much_until = time.monotonic() + SOON_SECONDS
+
+    def _write_now(self, puts: Sequence[Put], removes: Sequence[Object]) -> list[Failure]:
+        indexes = Indexes(self._kernel)
+        return self._remove(removes, indexes) + self._put(puts, indexes)
+
+    def _remove(self, removes: Sequence[Object], indexes: Indexes) -> list[Failure]:
         failures: list[Failure] = []
-        asked: list[Object] = []
-        requests: list[Request] = []
-        for item in removes:
-            try:
-                requests.append(_removal(item, _index(item, indexes)))
-                asked.append(item)
-            except MissingDevice:  # and the object went with it
-                continue
-            except UNWRITABLE as error:
-                failures.append(Failure(item, _unwritable(error)))
-        for place, refused in (await self._kernel.write(requests)).items():
-            if refused.number not in GONE:
-                failures.append(Failure(asked[place], explain(asked[place], refused)))
+        for batch in self._batches(removes):
+            requests: list[Request] = []
+            asked: list[Object] = []
+            for item in batch:
+                try:
+                    requests.append(_removal(item, _index(item, indexes)))
+                    asked.append(item)
+                except MissingDevice:  # and the object went with it
+                    continue
+                except UNWRITABLE as error:
+                    failures.append(Failure(item, _unwritable(error)))
+            for place, refused in self._kernel.write(requests).items():
+                if refused.number not in GONE:
+                    failures.append(Failure(asked[place], explain(asked[place], refused)))
         return failures
 
-    async def _put(self, puts: Sequence[Put], indexes: Indexes) -> list[Failure]:
+    def _put(self, puts: Sequence[Put], indexes: Indexes) -> list[Failure]:
         """Those whose place is taken are looked at, and put once more where what stands there may be overwritten."""
         failures: list[Failure] = []
         taken: list[tuple[Object, NetlinkError]] = []
-        for put, error in await self._try(puts, indexes, failures):
+        for put, error in self._try(puts, indexes, failures):
             if error.number == errno.EEXIST or _may_hide_what_is_in_the_way(put, error):
                 taken.append((put.object, error))
             else:
                 failures.append(Failure(put.object, explain(put.object, error)))
         if not taken:
             return failures
-        standing = await self._standing([wanted for wanted, _ in taken], indexes)
+        standing = self._standing([wanted for wanted, _ in taken], indexes)
         again: list[Put] = []
         for wanted, error in taken:
             found = standing.get(wanted.identity)
@@ -96,22 +136,18 @@ class Writer:
                 again.append(Put(wanted, previous=found))
             elif not wanted.satisfied_by(found):
                 failures.append(Failure(wanted, in_the_way(found), foreign=True))
-        for put, error in await self._try(again, indexes, failures):
+        for put, error in self._try(again, indexes, failures):
             failures.append(Failure(put.object, explain(put.object, error)))
         return failures
 
-    async def _try(
-        self, puts: Sequence[Put], indexes: Indexes, failures: list[Failure]
-    ) -> list[tuple[Put, NetlinkError]]:
+    def _try(self, puts: Sequence[Put], indexes: Indexes, failures: list[Failure]) -> list[tuple[Put, NetlinkError]]:
         """Write all of ``puts``, packing no more than a batch at a time. Returns what the kernel refused; what cannot
         be sent at all goes into ``failures``."""
         refused: list[tuple[Put, NetlinkError]] = []
-        for start in range(0, len(puts), BATCH):
-            if start:
-                await asyncio.sleep(0)
+        for batch in self._batches(puts):
             requests: list[Request] = []
             asked: list[Put] = []
-            for put in puts[start : start + BATCH]:
+            for put in batch:
                 try:
                     requests.append(_putting(put, _index(put.object, indexes)))
                     asked.append(put)
@@ -119,10 +155,17 @@ class Writer:
                     failures.append(Failure(put.object, missing_device(str(error))))
                 except UNWRITABLE as error:
                     failures.append(Failure(put.object, _unwritable(error)))
-            refused += [(asked[place], error) for place, error in (await self._kernel.write(requests)).items()]
+            refused += [(asked[place], error) for place, error in self._kernel.write(requests).items()]
         return refused
 
-    async def _standing(self, wanted: Sequence[Object], indexes: Indexes) -> dict[Identity, Object]:
+    def _batches(self, items: Sequence[T]) -> Iterator[Sequence[T]]:
+        """Ends early once nobody waits for them any more."""
+        for start in range(0, len(items), BATCH):
+            if self._giving_up.is_set():
+                return
+            yield items[start : start + BATCH]
+
+    def _standing(self, wanted: Sequence[Object], indexes: Indexes) -> dict[Identity, Object]:
         """What the kernel has now where ``wanted`` should be. Each table is read once, however much is in the way."""
         names = link_names(self._kernel.dump(links.dump()))
         found: dict[Identity, Object] = {}
@@ -135,7 +178,6 @@ class Writer:
                 row = routes.decode(message, names)
                 if row is not None:
                     found.setdefault(row.route.identity, row.route)
-            await asyncio.sleep(0)
         for device in {item.device for item in wanted if isinstance(item, Neighbour | FdbEntry)}:
             for entry in neighbour_table(self._kernel, indexes(device), names):
                 found[entry.identity] = entry

@@ -7,6 +7,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 
 import msgspec
 
@@ -104,10 +105,13 @@ class Writer:
         """What is to be put in this stage; what is as it should be, or has to wait, is settled on the spot."""
         picture, now = self._picture, _now()
         puts: dict[Target, list[Put]] = {}
+        missing = cache(lambda device: self._missing_device(device, failed))  # few devices, thousands of objects
         for identity in list(picture.dirty):
             home = self._homes.get(identity[0])
+            if home is not None and home.stage != stage:
+                continue
             claim = picture.desired.get(identity)
-            if claim is None or (home is not None and home.stage != stage):
+            if claim is None:
                 continue
             want, have = claim.object, picture.found(identity)
             if home is None:
@@ -121,7 +125,7 @@ class Writer:
                 if isinstance(want, Link):  # others may have made it for us
                     self._try_what_waits_for(frozenset({want.name}))
                 self._retries.clear(identity)
-            elif not isinstance(want, Link) and (reason := self._missing_device(want.on_device, failed)):
+            elif not isinstance(want, Link) and (reason := missing(want.on_device)):
                 failed[identity] = (Failure(want, reason), math.inf)
             elif identity in picture.lost and (until := self.hold_off.until(identity, now)):
                 failed[identity] = (Failure(want, FIGHT), until)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import sys
 from collections.abc import AsyncIterator, Callable
@@ -435,6 +436,50 @@ def test_of_five_thousand_routes_only_the_bad_one_fails(host: Any) -> None:
     assert {item.identity for item in wanted if item is not wanted[2500]} == set(found) - {DEVICE.identity}
     assert write(host, [], [*wanted]) == []
     assert set(read(host)) == {DEVICE.identity}
+
+
+def test_the_event_loop_runs_while_thousands_are_written(host: Any) -> None:
+    write(host, [DEVICE])
+
+    async def turns() -> int:
+        count = 0
+
+        async def tick() -> None:
+            nonlocal count
+            while True:
+                count += 1
+                await asyncio.sleep(0)
+
+        ticking = asyncio.create_task(tick())
+        async with opened() as target:
+            assert await target.write([Put(item) for item in neighbours(2000)], []) == []
+        ticking.cancel()
+        return count
+
+    assert host.run(turns()) >= 10
+
+
+def test_a_great_write_that_is_cancelled_ends_soon_and_the_next_one_is_answered(host: Any) -> None:
+    write(host, [DEVICE])
+
+    async def written() -> int:
+        async with opened() as target:
+            great = asyncio.create_task(target.write([Put(item) for item in neighbours(20_000)], []))
+            await asyncio.sleep(0.01)
+            great.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await great
+            so_far = len(host.ip("neigh show dev flannel.1").splitlines())
+            (failure,) = await target.write([Put(Route("10.5.9.0/24", "eth0", gateway="203.0.113.1"))], [])
+            assert "not on-link" in failure.reason
+            assert len(host.ip("neigh show dev flannel.1").splitlines()) == so_far
+            return so_far
+
+    assert host.run(written()) < 20_000
+
+
+def neighbours(count: int) -> list[Neighbour]:
+    return [Neighbour("flannel.1", f"10.6.{n // 250}.{n % 250}", "8a:00:00:00:00:02") for n in range(count)]
 
 
 def test_when_thousands_fail_each_gets_its_own_reason(host: Any) -> None:

@@ -19,6 +19,7 @@ from flannel_core.netlink.message import MalformedMessage, Message
 from flannel_core.netlink.ours import Ours
 from flannel_core.netlink.socket import RTNLGRP_IPV4_ROUTE, NetlinkSocket, NotificationsLost, NotificationSocket
 from flannel_core.netlink.watcher import translate
+from flannel_core.netlink.writer import Writer
 from flannel_core.objects import Address, FdbEntry, Identity, Link, Neighbour, Object, Route, Vxlan
 from flannel_core.target import Changed, Put, Scope, Unknown
 
@@ -340,6 +341,29 @@ def test_too_many_notifications_are_lost_and_said_to_be(host: Any) -> None:
                 return str(lost)
 
     assert "dropped" in host.run(scenario())
+
+
+MANY = [Neighbour("flannel.1", f"10.5.{number // 250}.{number % 250}", FDB.mac) for number in range(5000)]
+
+
+def test_what_somebody_does_while_thousands_are_written_is_told_afterwards_and_nothing_is_lost(host: Any) -> None:
+    async def flood(ear: Ear) -> None:
+        ear.target.scope = msgspec.structs.replace(SCOPE, wanted=frozenset(item.identity for item in MANY))
+        for part in (MANY[:2500], MANY[2500:]):
+            assert await ear.target.write([Put(item) for item in part], []) == []
+            host.ip(f"neigh del {part[7].address} dev flannel.1")
+
+    heard = listening(host, flood, [DEVICE])
+    assert {change.identity for change in heard if isinstance(change, Changed)} == {item.identity for item in MANY}
+    assert gone(heard) == {MANY[7].identity, MANY[2507].identity}
+    assert unclear(heard) == set()
+
+
+def test_however_long_we_write_others_are_heard(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Writer, "writes_much", True)
+    monkeypatch.setattr(kernel, "MOST_HELD_BACK_SECONDS", 0.1)
+    (change,) = listening(host, lambda _: host.ip("route del 10.5.2.0/24"))
+    assert change == Changed(ROUTE.identity, None, by=ANYONE)
 
 
 def test_a_watch_that_lost_something_asks_for_a_full_read(host: Any, monkeypatch: pytest.MonkeyPatch) -> None:
