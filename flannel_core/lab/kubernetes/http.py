@@ -12,6 +12,8 @@ from urllib.parse import parse_qs, urlsplit
 import h11
 
 READ_BYTES = 65_536
+WRITE_BYTES = 262_144
+"""Of an answer at a time: a list of thousands takes a while, in which others are answered as well."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Response:
-    """``content`` bytes are sent whole; an iterator is sent chunk by chunk, each as soon as it is there."""
+    """``content`` bytes are sent with their length; an iterator is sent chunk by chunk, each as soon as it is there."""
 
     content: bytes | AsyncIterator[bytes]
     status: int = 200
@@ -136,7 +138,10 @@ class _Connection:
         if isinstance(response.content, bytes):
             headers["Content-Length"] = str(len(response.content))
             self._send(h11.Response(status_code=response.status, headers=list(headers.items())))
-            self._send(h11.Data(response.content))
+            with memoryview(response.content) as whole:
+                for start in range(0, len(whole), WRITE_BYTES):
+                    self._send(h11.Data(bytes(whole[start : start + WRITE_BYTES])))
+                    await self._writer.drain()
         else:
             headers["Transfer-Encoding"] = "chunked"
             self._send(h11.Response(status_code=response.status, headers=list(headers.items())))
