@@ -47,6 +47,10 @@ PUTS_AT_ONCE = 100
 """etcd takes 128 operations in a transaction."""
 FIRST_ADDED = 30_000
 """The number of the first lease that is added: beyond the subnets that an agent chooses from for itself."""
+FEW = 100
+PAUSE_SECONDS = 0.002
+"""As long as more notifications than FEW are to come, they are read in gulps: woken for each, this process would take a
+processor from whom it measures."""
 NOTIFICATION_BUFFER = 256 << 20
 """Bytes: what is read after a start has to wait somewhere, some 1.5 KiB for each of 30,000 changes."""
 ROUTE_PROTOCOLS = (BOOT_PROTOCOL, FLANNEL_PROTOCOL)
@@ -139,28 +143,34 @@ class Notifications:
         FlannelError if the agent ends before."""
         now = time.monotonic()
         deadline = now + LIMIT_SECONDS
-        self._socket.settimeout(1.0)
         while count > 0:
+            if count > FEW:
+                time.sleep(PAUSE_SECONDS)
+            self._socket.settimeout(1.0)
             try:
-                datagram = self._socket.recv(65536)
+                first = self._socket.recv(65536)
             except TimeoutError:
                 if time.monotonic() > deadline or not host.running:
                     raise FlannelError(f"{count} routes are missing\n{host.explain()}") from None
                 continue
             now = time.monotonic()
-            count -= sum(m.type == kind and is_written_route(m) for m in messages(datagram))
+            found = (*messages(first), *self._waiting())
+            count -= sum(message.type == kind and is_written_route(message) for message in found)
         return now
 
     def written(self) -> int:
         """How many of those that wait to be read tell of something that an agent wrote."""
+        return sum(is_written_route(message) or is_permanent_neighbour(message) for message in self._waiting())
+
+    def _waiting(self) -> Iterator[Message]:
+        """Those that are there already."""
         self._socket.setblocking(False)
-        found = 0
         while True:
             try:
                 datagram = self._socket.recv(65536)
             except BlockingIOError:
-                return found
-            found += sum(is_written_route(m) or is_permanent_neighbour(m) for m in messages(datagram))
+                return
+            yield from messages(datagram)
 
 
 def is_written_route(message: Message) -> bool:
