@@ -202,7 +202,7 @@ class Admission:
         rivals = [other for other in self._claimants.overlapping(claim) if other.admitted]
         for identity in claim.identities:
             rivals += self._holders.get(identity)
-        older = [other for other in rivals if other is not claim and other.key != claim.key and other.age < claim.age]
+        older = [other for other in rivals if other.key != claim.key and other.age < claim.age]
         return claim.clash(min(older, key=lambda other: other.age)) if older else None
 
     def _delta(self) -> Delta:
@@ -321,7 +321,7 @@ class _Index:
         found = [*self.overlapping(claim)]
         for identity in claim.identities:
             found += self._identities.get(identity)
-        return [other for other in found if other is not claim and other.key != claim.key]
+        return [other for other in found if other.key != claim.key]
 
 
 class _Queue:
