@@ -21,7 +21,11 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "drawn(n): of its parameters' cases CI runs n, drawn from FLANNEL_TEST_SEED")
+    config.addinivalue_line(
+        "markers",
+        "drawn(n, across=None): of its parameters' cases CI runs n, drawn from FLANNEL_TEST_SEED; of those of all tests"
+        " of its name that say the same for across",
+    )
 
 
 def pytest_report_header() -> str:
@@ -33,8 +37,10 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     cases: dict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
-        if item.get_closest_marker("drawn"):
-            cases[item.nodeid.partition("[")[0]].append(item)
+        if mark := item.get_closest_marker("drawn"):
+            name = item.nodeid.partition("[")[0]
+            across = mark.kwargs.get("across")
+            cases[f"{across} {name.rpartition('::')[2]}" if across else name].append(item)
     kept: set[pytest.Item] = set()
     for name, of_one in cases.items():
         mark = of_one[0].get_closest_marker("drawn")

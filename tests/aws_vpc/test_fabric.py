@@ -73,6 +73,7 @@ def test_a_restart_with_nothing_changed_writes_nothing_and_loses_no_packet(fabri
 # --- whose a route is ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_routes_that_are_not_ours_are_left_inside_network_and_outside(fabric: Fabric) -> None:
     a = fabric.hosts[0]
     _, stranger = fabric.cloud.add_stranger()
@@ -90,6 +91,7 @@ def test_routes_that_are_not_ours_are_left_inside_network_and_outside(fabric: Fa
         fabric.cloud.delete_route(destination)
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_a_route_to_us_for_a_subnet_that_we_do_not_have_is_removed(fabric: Fabric) -> None:
     fabric.cloud.create_route("10.5.201.0/24", fabric.next_hop(fabric.hosts[0]))
     fabric.comes_into_place()
@@ -173,6 +175,7 @@ def test_credentials_that_are_not_accepted_are_named_and_traffic_flows(fabric: F
     assert pinging.lost == 0
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_throttling_is_waited_out_by_the_sdk_and_nobody_hears_of_it(fabric: Fabric) -> None:
     a = fabric.hosts[0]
     fabric.cloud.refuse("CreateRoute", "RequestLimitExceeded", 503, times=2)
@@ -199,6 +202,7 @@ def test_a_full_table_is_named_with_its_quota(fabric: Fabric) -> None:
     fabric.comes_into_place()
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
     with a.pinging(b) as pinging:
@@ -211,6 +215,7 @@ def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric
     assert pinging.lost == 0
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_an_api_that_never_answers_holds_up_neither_a_repair_nor_the_end(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
     with fabric.unanswered(a):
@@ -273,6 +278,7 @@ def test_a_machine_without_a_metadata_service_is_told_so(fabric: Fabric) -> None
 # --- the end ---------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_cleanup_removes_the_routes_of_this_host_alone(fabric: Fabric) -> None:
     a = fabric.hosts[0]
     a.stop()

@@ -73,6 +73,7 @@ def test_pods_get_the_networks_mtu(fabric: Fabric) -> None:
 # --- whose a route is ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_routes_that_are_not_ours_are_left_inside_network_and_outside(fabric: Fabric) -> None:
     a, stranger = fabric.hosts[0], fabric.cloud.add_stranger()
     foreign = {
@@ -92,6 +93,7 @@ def test_routes_that_are_not_ours_are_left_inside_network_and_outside(fabric: Fa
     fabric.cloud.delete_route("", "by-hand")
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_a_route_to_us_for_a_subnet_that_we_do_not_have_is_removed(fabric: Fabric) -> None:
     fabric.cloud.put_route("10.5.202.0/24", fabric.next_hop(fabric.hosts[0]))
     fabric.comes_into_place()
@@ -148,6 +150,7 @@ def test_why_nothing_is_answered_is_named_and_traffic_flows(
     assert pinging.lost == 0
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_throttling_is_waited_out_by_the_sdk_and_nobody_hears_of_it(fabric: Fabric) -> None:
     a = fabric.hosts[0]
     fabric.cloud.refuse("routes.insert", "rateLimitExceeded", 403, times=2)
@@ -157,6 +160,7 @@ def test_throttling_is_waited_out_by_the_sdk_and_nobody_hears_of_it(fabric: Fabr
     assert not [line for line in a.log().splitlines() if line.startswith("E") and "rateLimitExceeded" in line]
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
     with a.pinging(b) as pinging:
@@ -169,6 +173,7 @@ def test_an_api_that_is_away_is_named_and_traffic_flows_meanwhile(fabric: Fabric
     assert pinging.lost == 0
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_an_api_that_never_answers_holds_up_neither_a_repair_nor_the_end(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
     with fabric.unanswered(a):
@@ -223,6 +228,7 @@ def test_an_api_that_is_away_at_the_start_is_waited_for_while_the_old_route_forw
     assert fabric.cloud.writes([a.machine.name]) == []
 
 
+@pytest.mark.drawn(1, across="clouds")
 def test_cleanup_removes_the_routes_of_this_host_alone(fabric: Fabric) -> None:
     a = fabric.hosts[0]
     a.stop()
