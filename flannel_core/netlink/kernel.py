@@ -22,6 +22,7 @@ from .writer import Writer
 
 HELD_BACK_SECONDS = 0.05
 MOST_HELD_BACK_SECONDS = 2.0
+"""How late at most it is heard what others do while thousands of objects are written."""
 
 
 class KernelTarget(Target):
