@@ -138,10 +138,9 @@ class _Connection:
         if isinstance(response.content, bytes):
             headers["Content-Length"] = str(len(response.content))
             self._send(h11.Response(status_code=response.status, headers=list(headers.items())))
-            with memoryview(response.content) as whole:
-                for start in range(0, len(whole), WRITE_BYTES):
-                    self._send(h11.Data(bytes(whole[start : start + WRITE_BYTES])))
-                    await self._writer.drain()
+            for start in range(0, len(response.content), WRITE_BYTES):
+                self._send(h11.Data(response.content[start : start + WRITE_BYTES]))
+                await self._writer.drain()
         else:
             headers["Transfer-Encoding"] = "chunked"
             self._send(h11.Response(status_code=response.status, headers=list(headers.items())))
