@@ -21,7 +21,7 @@ from .clouds import lab_cloud
 from .hosts import PING_SECONDS, Host
 from .network import MOST_MACHINES, LabError, Machine, Pod, Underlay
 from .patience import PATIENCE
-from .pings import ping, ping_all
+from .pings import FIRST_PING_SECONDS, ping, ping_all
 from .preflight import lacking, machine_lacks
 from .stores import LabStore, lab_store
 
@@ -241,7 +241,7 @@ class Lab:
     def _explanations(self) -> list[str]:
         return [host.explain() for host in self.all_hosts]
 
-    def ping_table(self, hosts: Sequence[Host] | None = None, within: float = 5.0) -> list[PingResult]:
+    def ping_table(self, hosts: Sequence[Host] | None = None, within: float = FIRST_PING_SECONDS) -> list[PingResult]:
         """Ping every pod from every other in every family: first at once, for at most ``within`` seconds, then those
         that answered one by one, for the time it takes."""
         chosen = self.all_hosts if hosts is None else hosts

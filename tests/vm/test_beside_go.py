@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from flannel_core.lab import FIRST_PING_SECONDS
 from flannel_core.lab.network import inside
 from flannel_core.lab.patience import PATIENCE
 
@@ -70,7 +71,7 @@ def test_pings_and_tcp_go_both_ways(lab, go_flanneld, backend, first):
     for host in hosts if first == "Go first" else reversed(hosts):
         host.start()
         lab.wait_until_ready([host])
-    lab.eventually(lambda: go.pings(ours) and ours.pings(go))
+    lab.eventually(lambda: go.pings(ours) and ours.pings(go), within=FIRST_PING_SECONDS)
     assert tcp_carries(go, ours)
     assert tcp_carries(ours, go)
     lab.eventually(lambda: ours.plan() == [])
