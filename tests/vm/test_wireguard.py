@@ -70,8 +70,11 @@ def test_an_endpoint_that_was_learnt_is_left_and_one_that_nobody_is_heard_at_is_
     a, b = lab.hosts(2, backend="wireguard", options={"PersistentKeepaliveInterval": KEEPALIVE})
     lab.eventually(lambda: a.pings(b), within=FIRST_PING_SECONDS)
     told = endpoint(a)
-    # b is behind a NAT from now on, which gives its packets another port
+    # b is behind a NAT from now on, which gives its packets another port and lets none in to the old one. Were a's
+    # heard there first, b's own would be answers to them and keep their port.
     b.run("nft add table ip nat")
+    b.run("nft add chain ip nat heard { type filter hook prerouting priority -300 ; }")
+    b.run("nft add rule ip nat heard iifname eth0 udp dport 51820 drop")
     b.run("nft add chain ip nat out { type nat hook postrouting priority 100 ; }")
     b.run("nft add rule ip nat out udp sport 51820 masquerade to :61000-61001")
     b.run("nft add chain ip nat sent { type filter hook postrouting priority 99 ; }")
