@@ -24,9 +24,13 @@ from .rpc import AUTHENTICATE, RANGE, WATCH, Method, Q, R
 
 ANSWER_SECONDS = 4.0
 """How long any one answer is waited for."""
+ELECTION_PAUSE_SECONDS = 0.1
+"""Between two questions to a member whose leader is elected just now."""
 LONGEST_ANSWER_SECONDS = 60.0
 """The same while bytes keep arriving: 25,000 leases are 4.7 MB."""
 
+_ELECTION = ("etcdserver: leader changed", "etcdserver: no leader")
+"""api/v3rpc/rpctypes/error.go of etcd."""
 _NOT_GRPC = ("Missing ", "Invalid ", "Received :status")
 """What grpclib says of an HTTP/2 server's answers that are no gRPC."""
 
@@ -42,6 +46,10 @@ class NoAnswer(StoreUnavailable):
     def __init__(self, reason: str, *, ended: bool = False) -> None:
         super().__init__(reason)
         self.ended = ended
+
+
+class Electing(NoAnswer):
+    """The cluster is about to have another leader; what was asked may have been done."""
 
 
 class Refused(StoreUnavailable):
@@ -107,7 +115,20 @@ class Connection:
         await self._answer(self._channel.open())
         if self._credentials.user:
             await self.authenticate()
-        self.header = (await self.call(RANGE, pb.RangeRequest(key=probed, keys_only=True))).header
+        self.header = await self._probe(pb.RangeRequest(key=probed, keys_only=True))
+
+    async def _probe(self, request: pb.RangeRequest) -> pb.ResponseHeader:
+        """That of the answer. An election is waited out: it refuses what is asked meanwhile, and lasts a second or two
+        (etcd's --election-timeout). Raises NoAnswer, Refused."""
+        now = asyncio.get_running_loop().time
+        give_up = now() + ANSWER_SECONDS
+        while True:
+            try:
+                return (await self.call(RANGE, request)).header
+            except Electing:
+                if now() > give_up:
+                    raise
+            await asyncio.sleep(ELECTION_PAUSE_SECONDS)
 
     async def authenticate(self) -> None:
         """Get a token, or do without one where etcd does not want it. Raises NoAnswer, Refused."""
@@ -209,6 +230,8 @@ class Connection:
     def _refusal(self, error: GRPCError) -> StoreUnavailable:
         message = error.message or error.status.name
         match error.status:
+            case Status.UNAVAILABLE if message in _ELECTION:
+                return Electing(f"{self.endpoint}: {message}")
             case Status.UNAVAILABLE | Status.DEADLINE_EXCEEDED | Status.CANCELLED:
                 return NoAnswer(f"{self.endpoint}: {printable(message, 200)}")
             case Status.UNIMPLEMENTED:

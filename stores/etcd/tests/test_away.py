@@ -69,6 +69,20 @@ async def test_what_happens_while_the_connection_is_cut_is_heard_once(
         assert len(watcher.snapshots) == 1
 
 
+async def test_a_start_while_a_leader_is_elected_waits_for_it(agent: Any, clusters: Make, raw_at: Any) -> None:
+    """The members that are left first wait for the frozen one, and then refuse what they have not answered yet."""
+    cluster = clusters(members=3)
+    status = {member: raw_at(member.urls[0]).ask("maintenance/status") for member in cluster.members}
+    (leader,) = (member for member, said in status.items() if said["header"]["member_id"] == said["leader"])
+    rest = ",".join(member.urls[0] for member in cluster.members if member is not leader)
+    leader.freeze()
+    try:
+        async with agent(rest, prefix="/coreos.com/network") as store:
+            assert await store.acquire(Request(IPV4, host(1)))
+    finally:
+        leader.thaw()
+
+
 async def test_a_member_that_is_frozen_is_left_for_another(agent: Any, clusters: Make) -> None:
     cluster = clusters(members=3)
     async with agent(cluster.endpoints, prefix="/coreos.com/network") as store, watching(store, 5) as watcher:
