@@ -96,6 +96,9 @@ class Backend(ABC, Generic[OptionsT, DataT]):
     """The BackendTypes of peers that this backend can forward to. :data:`ANY`: all."""
     example: ClassVar[Mapping[str, Any]] = {}
     """Keys of ``Backend`` with which it does something, where it does nothing without: the lab's, if given none."""
+    handshake_seconds: ClassVar[float] = 0.0
+    """How long the first packet between two hosts may take once all objects stand, where the hosts have to agree on
+    something first: the lab and the conformance kit wait for it."""
     restart_options: ClassVar[frozenset[str]] = frozenset()
     """The fields of Options that a running agent cannot follow. Any other one that changes gives a new instance, whose
     ``prepare``, ``local`` and ``peer`` are asked from then on; ``targets`` was asked once, of the first instance."""

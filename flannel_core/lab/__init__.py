@@ -12,6 +12,5 @@ rules and routes are never touched.
 from .hosts import Host
 from .lab import Lab, PingResult
 from .network import LabError
-from .pings import FIRST_PING_SECONDS
 
-__all__ = ["FIRST_PING_SECONDS", "Host", "Lab", "LabError", "PingResult"]
+__all__ = ["Host", "Lab", "LabError", "PingResult"]

@@ -12,6 +12,7 @@ from itertools import permutations
 from types import TracebackType
 from typing import Any, TypeVar
 
+from flannel_core.backend import Backend
 from flannel_core.errors import FlannelError
 from flannel_core.plugins import PluginBroken, PluginMissing, load_backend
 
@@ -21,7 +22,7 @@ from .clouds import lab_cloud
 from .hosts import PING_SECONDS, Host
 from .network import MOST_MACHINES, LabError, Machine, Pod, Underlay
 from .patience import PATIENCE
-from .pings import FIRST_PING_SECONDS, ping, ping_all
+from .pings import ping, ping_all
 from .preflight import lacking, machine_lacks
 from .stores import LabStore, lab_store
 
@@ -29,6 +30,8 @@ NETWORK = "10.5.0.0/16"
 NETWORK6 = "fc00:5::/48"
 START_SECONDS = 20.0
 """How long the agents may take to be ready; far more than they need, for a machine that is busy."""
+SETTLE_SECONDS = 5.0
+"""How long what is to come about may take, if nothing else is said; a backend may ask for more (its handshake)."""
 POLL_SECONDS = 0.02
 HEALTHZ_PORT = 8080
 
@@ -60,6 +63,7 @@ class Lab:
         self._machines: list[Machine] = []
         self._networks = 0
         self._clouds: dict[str, LabCloud | None] = {}
+        self._handshake_seconds = 0.0
         self.directory = self._record.directory
 
     def __enter__(self) -> Lab:
@@ -124,6 +128,8 @@ class Lab:
         directory.mkdir()
         networks = [text for wanted, text in ((ipv4, network), (ipv6, network6)) if wanted]
         cloud = self.cloud(backend)
+        plugin = _plugin(backend)
+        self._handshake_seconds = max(self._handshake_seconds, plugin.handshake_seconds)
         shared = lab_store(store, directory, self._underlay.namespace, self.environment, networks, members=members)
         machines = [host.machine for host in on] or self.machines(n, ipv4=ipv4, ipv6=ipv6)
         hosts = [self._host(machine, shared, cloud) for machine in machines]
@@ -134,7 +140,7 @@ class Lab:
                 "Backend": {
                     "Type": backend,
                     **(cloud.options if cloud else {}),
-                    **(options or _example(backend)),
+                    **(options or plugin.example),
                 },
             }
             config |= ({"Network": network} if ipv4 else {}) | ({"IPv6Network": network6} if ipv6 else {})
@@ -223,9 +229,15 @@ class Lab:
                 raise LabError("\n".join(host.explain() for host in waiting))
             time.sleep(POLL_SECONDS if waiting else 0)
 
-    def eventually(self, holds: Callable[[], T], within: float = 5.0) -> T:
+    @property
+    def settle_seconds(self) -> float:
+        """How long these hosts may take for something, a first ping among it, if nothing else is said."""
+        return SETTLE_SECONDS + self._handshake_seconds
+
+    def eventually(self, holds: Callable[[], T], within: float | None = None) -> T:
         """Call ``holds`` until what it returns is true, and return that. An error counts as "not yet". Raises LabError
-        after ``within`` seconds, with the last answer and what the agents say."""
+        after ``within`` seconds (``settle_seconds``), with the last answer and what the agents say."""
+        within = self.settle_seconds if within is None else within
         deadline = time.monotonic() + within * PATIENCE
         while True:
             try:
@@ -241,13 +253,13 @@ class Lab:
     def _explanations(self) -> list[str]:
         return [host.explain() for host in self.all_hosts]
 
-    def ping_table(self, hosts: Sequence[Host] | None = None, within: float = FIRST_PING_SECONDS) -> list[PingResult]:
-        """Ping every pod from every other in every family: first at once, for at most ``within`` seconds, then those
-        that answered one by one, for the time it takes."""
+    def ping_table(self, hosts: Sequence[Host] | None = None, within: float | None = None) -> list[PingResult]:
+        """Ping every pod from every other in every family: first at once, for at most ``within`` seconds
+        (``settle_seconds``), then those that answered one by one, for the time it takes."""
         chosen = self.all_hosts if hosts is None else hosts
         self._progress("pinging")
         pairs = [(source, target, flow) for source, target in permutations(chosen, 2) for flow in source.flows(target)]
-        probes = ping_all([flow for _, _, flow in pairs], within)
+        probes = ping_all([flow for _, _, flow in pairs], self.settle_seconds if within is None else within)
         results = []
         for (source, target, flow), probe in zip(pairs, probes, strict=True):
             if probe.answered:
@@ -257,8 +269,8 @@ class Lab:
         return results
 
 
-def _example(backend: str) -> Mapping[str, Any]:
+def _plugin(backend: str) -> type[Backend[Any, Any]]:
     try:
-        return load_backend(backend).example
+        return load_backend(backend)
     except (PluginMissing, PluginBroken):  # told by the agents, which need it
-        return {}
+        return Backend

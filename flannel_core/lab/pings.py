@@ -30,10 +30,6 @@ IP_HEADER = {4: 20, 6: 40}
 SMALL = 84
 """What `ping` sends: 56 bytes of data, 8 of ICMP, 20 of IPv4."""
 TRY_AGAIN_SECONDS = 0.2
-FIRST_PING_SECONDS = 12.0
-"""How long the first ping between two hosts may take. Two of WireGuard that greet each other at the same instant each
-refuse the other's answer, and greet again after REKEY_TIMEOUT, 5 s, and up to a third of a second (section 6.1 of its
-paper); this is twice that, and a ping."""
 NO_ANSWER = "no answer"
 
 
