@@ -227,7 +227,8 @@ def test_an_api_that_never_answers_holds_up_neither_a_repair_nor_the_end(fabric:
     assert fabric.cloud.writes() == []
 
 
-def test_an_agent_that_starts_while_the_api_is_away_waits_for_it(fabric: Fabric) -> None:
+@pytest.mark.drawn(1, across="clouds")
+def test_an_agent_that_starts_while_the_api_is_away_waits_and_the_old_route_forwards(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
     with a.pinging(b) as pinging:
         fabric.cloud.process.call("down")

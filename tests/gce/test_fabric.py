@@ -212,7 +212,8 @@ def test_an_operation_that_fails_is_named_and_tried_again(fabric: Fabric) -> Non
 # --- the start and the end -------------------------------------------------------------------------------------------
 
 
-def test_an_api_that_is_away_at_the_start_is_waited_for_while_the_old_route_forwards(fabric: Fabric) -> None:
+@pytest.mark.drawn(1, across="clouds")
+def test_an_agent_that_starts_while_the_api_is_away_waits_and_the_old_route_forwards(fabric: Fabric) -> None:
     a, b, _ = fabric.hosts
     with b.pinging(a) as pinging:
         a.stop()
