@@ -102,13 +102,14 @@ def test_what_an_operator_changes_comes_back(lab):
     a.run("wg set flannel-wg listen-port 4000")
     lab.eventually(lambda: a.run("wg show flannel-wg listen-port").strip() == "51820", within=5)
     a.run("ip link del flannel-wg")
+    lab.eventually(lambda: key in a.run("wg show flannel-wg peers"), within=5)
     lab.eventually(lambda: a.pings(b))
 
 
 def test_the_status_tells_of_handshakes_and_bytes(lab):
     a, b = lab.hosts(2, backend="wireguard")
     lab.eventually(lambda: a.pings(b))
-    lab.eventually(lambda: a.status().peers[0].facts.get("received_bytes", 0) > 0)
+    lab.eventually(lambda: a.status().peers[0].facts.get("received_bytes", 0) > 0, within=5)
     assert a.status().peers[0].facts["handshake_age"] < 180
 
 

@@ -39,14 +39,14 @@ def test_program_and_sessions_outlive_the_agent(lab: Lab) -> None:
     a, b = lab.hosts(2, backend="wireguard", options=OPTIONS)
     lab.eventually(lambda: a.pings(b))
     before = program(a)
-    lab.eventually(lambda: "handshake_age" in a.status().peers[0].facts)
+    lab.eventually(lambda: "handshake_age" in a.status().peers[0].facts, within=5)
     a.stop()
     assert a.pings(b), "the data path stays"
     a.start()
     lab.wait_until_ready([a])
     assert a.pings(b)
     assert program(a) == before
-    lab.eventually(lambda: a.status().peers[0].facts.get("sent_bytes", 0) > 0)
+    lab.eventually(lambda: a.status().peers[0].facts.get("sent_bytes", 0) > 0, within=5)
 
 
 def test_a_program_that_was_killed_is_started_again(lab: Lab) -> None:
@@ -54,7 +54,8 @@ def test_a_program_that_was_killed_is_started_again(lab: Lab) -> None:
     lab.eventually(lambda: a.pings(b))
     before = program(a)
     os.kill(before, signal.SIGKILL)
-    lab.eventually(lambda: program(a) != before and a.pings(b))
+    lab.eventually(lambda: program(a) != before, within=10)
+    lab.eventually(lambda: a.pings(b))
 
 
 def test_no_secret_shows_anywhere(lab: Lab) -> None:
@@ -83,7 +84,7 @@ def test_a_switch_to_another_backend_ends_the_program_and_takes_its_device(lab: 
     a.store.set_config(b'{"Network": "10.5.0.0/16", "Backend": {"Type": "vxlan"}}')
     a.start()
     lab.wait_until_ready([a])
-    lab.eventually(lambda: "flannel-wg" not in a.run("ip -br link"))
+    lab.eventually(lambda: "flannel-wg" not in a.run("ip -br link"), within=5)
     stat = Path(f"/proc/{before}/stat")
-    lab.eventually(lambda: not stat.exists() or ") Z" in stat.read_text())
+    lab.eventually(lambda: not stat.exists() or ") Z" in stat.read_text(), within=5)
     assert not (a.directory / "flannel-wg.pid").exists()

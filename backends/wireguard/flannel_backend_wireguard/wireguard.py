@@ -92,12 +92,6 @@ class WireguardData(msgspec.Struct, frozen=True):
             raise ValueError("PublicKey is all zeros")
 
 
-HANDSHAKE_SECONDS = 21.0
-"""Two hosts that greet each other at the same instant may refuse each other's answers. They greet again after
-REKEY_TIMEOUT, 5 s, and up to a third of a second; a host that took the answer and is not heard by the other after
-KEEPALIVE_TIMEOUT and REKEY_TIMEOUT, 15 s (sections 6.1, 6.4 and 6.5 of WireGuard's paper). Once after the other."""
-
-
 class Private(msgspec.Struct, frozen=True):
     """What only this host needs. ``program`` takes the place of the kernel's module, None: the kernel has it."""
 
@@ -113,7 +107,10 @@ class WireguardBackend(Backend[WireguardOptions, WireguardData]):
     published_type = "wireguard"
     accepts = frozenset({"wireguard"})
     state_files = (KEY_FILE, *STATE_FILES)
-    handshake_seconds = HANDSHAKE_SECONDS
+    handshake_seconds = 21.0
+    """Two hosts that greet each other at the same instant may refuse each other's answers. They greet again after
+    REKEY_TIMEOUT, 5 s, and up to a third of a second; a host that took the answer and is not heard by the other after
+    KEEPALIVE_TIMEOUT and REKEY_TIMEOUT, 15 s (sections 6.1, 6.4 and 6.5 of WireGuard's paper). Once after the other."""
 
     def __init__(self, options: WireguardOptions, state_directory: Path = Path("/run/flannel")) -> None:
         super().__init__(options, state_directory)

@@ -118,8 +118,8 @@ class Connection:
         self.header = await self._probe(pb.RangeRequest(key=probed, keys_only=True))
 
     async def _probe(self, request: pb.RangeRequest) -> pb.ResponseHeader:
-        """That of the answer. An election is waited out: it refuses what is asked meanwhile, and lasts a second or two
-        (etcd's --election-timeout). Raises NoAnswer, Refused."""
+        """The header of the answer. An election is waited out: it refuses what is asked meanwhile, and lasts a second
+        or two (etcd's --election-timeout). Raises NoAnswer, Refused."""
         now = asyncio.get_running_loop().time
         give_up = now() + ANSWER_SECONDS
         while True:
