@@ -109,7 +109,7 @@ def _newest(found: Listing) -> Event | None:
     newest = max(found.entries, key=lambda entry: entry.mod_revision, default=None)
     if newest is None:
         return None
-    return Event(pb.KeyValue(key=newest.key, mod_revision=newest.mod_revision), deleted=False)
+    return Event(pb.KeyValue(key=newest.key, mod_revision=newest.mod_revision, lease=newest.lease), deleted=False)
 
 
 async def _remembers(connection: Connection, position: Position, newest: Event | None) -> bool:
@@ -125,7 +125,10 @@ async def _remembers(connection: Connection, position: Position, newest: Event |
         then = await connection.call(RANGE, pb.RangeRequest(key=key, revision=revision, keys_only=True))
     except Refused:
         return False  # compacted
-    return newest.deleted if not then.kvs else then.kvs[0].mod_revision == revision
+    if newest.deleted or not then.kvs:
+        return newest.deleted and not then.kvs
+    found = then.kvs[0]  # by its etcd lease told from another host's at the same subnet and revision
+    return (found.mod_revision, found.lease) == (revision, newest.entry.lease)
 
 
 async def _follow(

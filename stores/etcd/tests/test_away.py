@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from flannel_core.conformance.store_kit import net_conf
 from flannel_core.conformance.stores import GO_LEASE, IPV4, host
 from flannel_core.conformance.watching import Standing, Watcher, watching
 from flannel_core.lab.etcd import EtcdCluster
@@ -173,17 +174,20 @@ async def test_a_store_restored_from_an_older_state_is_a_new_snapshot(
 async def test_a_restored_store_that_has_come_as_far_again_is_a_new_snapshot_too(
     agent: Any, clusters: Make, proxies: Any, tmp_path: Path
 ) -> None:
+    """Even where another host has the subnet of one that is gone, from the same revision on."""
+    two = net_conf(SubnetMin="10.5.1.0", SubnetMax="10.5.2.0")
     cluster = clusters()
     proxy = proxies(cluster.endpoints)
     async with agent(proxy.url, prefix="/coreos.com/network") as store, watching(store, 5) as watcher:
-        kept = await store.acquire(Request(IPV4, host(1)))
+        kept = await store.acquire(Request(two, host(1)))
         cluster.save(tmp_path / "backup")
-        gone = await store.acquire(Request(IPV4, host(2)))
+        gone = await store.acquire(Request(two, host(2)))
         await watcher.until(lambda w: w.view == Standing(kept, gone), 5)
         proxy.cut()
         cluster.restore(tmp_path / "backup")
         async with agent(cluster.endpoints, prefix="/coreos.com/network") as other:
-            new = [await other.acquire(Request(IPV4, host(number))) for number in (3, 4)]
+            new = [await other.acquire(Request(*wanted)) for wanted in ((two, host(3)), (IPV4, host(4)))]
+        assert new[0].subnets == gone.subnets
         assert new[-1].revision > gone.revision
         proxy.restore()
         await watcher.until(lambda w: w.view == Standing(kept, *new), 10)
